@@ -1,0 +1,3 @@
+//! stub
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

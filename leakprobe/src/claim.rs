@@ -1,0 +1,181 @@
+//! What the runtimes, the maps and the trace say of addresses: a claim is "these addresses belong to
+//! that component", with its evidence. [`crate::attribute`] weighs claims against each other.
+
+use serde::Serialize;
+
+use crate::address::AddrRange;
+
+/// An owner of resident memory: one row of the ledger. The `id` is API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Component {
+    /// All that Go's `mheap_` manages: spans in use, idle ones, stacks. Not divided yet.
+    GoHeap,
+    /// The Go runtime's own structures outside its heap: spans, bitmaps, page allocator, profiling buckets.
+    GoRuntime,
+    /// Anonymous memory that Go code mapped past the runtime (`syscall.Mmap`).
+    GoMmap,
+    /// ThreadSanitizer's shadow of the program's memory.
+    TsanShadow,
+    /// ThreadSanitizer's synchronisation metadata.
+    TsanMeta,
+    /// ThreadSanitizer's own allocations: thread contexts, traces, clocks, shadow stacks, and its .bss.
+    TsanRuntime,
+    /// What malloc took from the kernel, in use or free. Not divided yet. In a Go program this is cgo.
+    CHeap,
+    /// Anonymous memory that native code mapped itself.
+    CMmap,
+    /// Stacks of OS threads, the main one included.
+    ThreadStacks,
+    /// The executable: text, data and bss.
+    FileExe,
+    /// Shared libraries: text, data and bss.
+    FileLibs,
+    /// Mapped data files.
+    FileMapped,
+    /// tmpfs, memfd, System V and shared anonymous memory.
+    Shmem,
+    /// vdso and vvar, which the kernel maps into every process.
+    KernelSpecial,
+    /// Anonymous memory nothing explains.
+    AnonUnknown,
+}
+
+impl Component {
+    /// Every component, in the order in which reports list rows of equal size.
+    pub const ALL: [Self; 15] = [
+        Self::GoHeap,
+        Self::GoRuntime,
+        Self::GoMmap,
+        Self::TsanShadow,
+        Self::TsanMeta,
+        Self::TsanRuntime,
+        Self::CHeap,
+        Self::CMmap,
+        Self::ThreadStacks,
+        Self::FileExe,
+        Self::FileLibs,
+        Self::FileMapped,
+        Self::Shmem,
+        Self::KernelSpecial,
+        Self::AnonUnknown,
+    ];
+
+    /// The name in JSON and in scripts; never changes once released.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::GoHeap => "go.heap",
+            Self::GoRuntime => "go.runtime",
+            Self::GoMmap => "go.mmap",
+            Self::TsanShadow => "tsan.shadow",
+            Self::TsanMeta => "tsan.meta",
+            Self::TsanRuntime => "tsan.runtime",
+            Self::CHeap => "c.heap",
+            Self::CMmap => "c.mmap",
+            Self::ThreadStacks => "thread.stacks",
+            Self::FileExe => "file.exe",
+            Self::FileLibs => "file.libs",
+            Self::FileMapped => "file.mapped",
+            Self::Shmem => "shmem",
+            Self::KernelSpecial => "kernel.special",
+            Self::AnonUnknown => "anon.unknown",
+        }
+    }
+
+    /// The name a person reads.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::GoHeap => "Go heap",
+            Self::GoRuntime => "Go runtime",
+            Self::GoMmap => "Mapped by Go code",
+            Self::TsanShadow => "TSan shadow",
+            Self::TsanMeta => "TSan meta",
+            Self::TsanRuntime => "TSan's own allocations",
+            Self::CHeap => "C heap (malloc)",
+            Self::CMmap => "Mapped by native code",
+            Self::ThreadStacks => "Thread stacks",
+            Self::FileExe => "Executable",
+            Self::FileLibs => "Shared libraries",
+            Self::FileMapped => "Mapped files",
+            Self::Shmem => "Shared memory",
+            Self::KernelSpecial => "vdso",
+            Self::AnonUnknown => "Unknown",
+        }
+    }
+
+    /// Whether the component belongs to the race detector.
+    pub const fn is_tsan(self) -> bool {
+        matches!(self, Self::TsanShadow | Self::TsanMeta | Self::TsanRuntime)
+    }
+}
+
+impl Serialize for Component {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.id())
+    }
+}
+
+/// Why a claim is believed, weakest first, so that comparing two asks which one wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// Nothing is known.
+    None,
+    /// Inferred from what surrounds the range.
+    Neighbour,
+    /// The stack of the page's first touch was seen.
+    TouchedBy,
+    /// The stack of the `mmap` was seen.
+    MappedBy,
+    /// The mapping's path or name, or the ELF headers of the file mapped there.
+    Mapping,
+    /// A fixed address range of an ABI.
+    Layout,
+    /// Read from the runtime's own data structures or symbols.
+    Structure,
+}
+
+impl Evidence {
+    /// The word the report prints, as in JSON.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Neighbour => "neighbour",
+            Self::TouchedBy => "touched_by",
+            Self::MappedBy => "mapped_by",
+            Self::Mapping => "mapping",
+            Self::Layout => "layout",
+            Self::Structure => "structure",
+        }
+    }
+}
+
+/// These addresses belong to that component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// What is claimed; need not be page-aligned, the ledger gives a shared page to the strongest claim.
+    pub range: AddrRange,
+    /// The owner.
+    pub component: Component,
+    /// Why.
+    pub evidence: Evidence,
+}
+
+/// Something that could not be read, or not consistently: the part of the answer that is missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    /// What is missing, as a noun: "residency of 0x7f00…-0x7f80…".
+    pub what: String,
+    /// Why, as the kernel or the structure said it.
+    pub why: String,
+    /// Bytes of resident memory the gap concerns, where that is known.
+    pub bytes: Option<u64>,
+}
+
+/// What a reader of a runtime found: claims, and what it could not read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Who owns which addresses.
+    pub claims: Vec<Claim>,
+    /// What could not be read.
+    pub gaps: Vec<Gap>,
+}

@@ -1,0 +1,6 @@
+//! leakprobe says who owns a process's resident memory.
+pub mod address;
+pub mod claim;
+pub mod report;
+pub mod runtimes;
+pub mod target;

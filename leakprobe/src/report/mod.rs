@@ -1,0 +1,334 @@
+//! A finished report: what every format writes. Formats round and arrange; they compute nothing.
+//!
+//! The fields are those of the JSON schema `leakprobe.report/1`: bytes everywhere, and `None` (null)
+//! where something is not known.
+
+use serde::Serialize;
+
+use crate::claim::{Component, Evidence, Gap};
+
+/// The schema's name, the first field of the JSON.
+pub const SCHEMA: &str = "leakprobe.report/1";
+
+/// Everything one look at a process found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Always [`SCHEMA`].
+    pub schema: &'static str,
+    /// Which leakprobe this was.
+    pub tool: Tool,
+    /// Which machine.
+    pub host: Host,
+    /// Which process.
+    pub target: TargetInfo,
+    /// When, for how long.
+    pub window: Window,
+    /// The process's resident memory as a whole.
+    pub rss: Rss,
+    /// The ledger's rows, largest first.
+    pub components: Vec<ComponentRow>,
+    /// What the rows do not add up to: Σ `components.rss` + `residual` = `rss.end`.
+    pub residual: i64,
+    /// What Go's own heap profile would show.
+    pub heap_profile: HeapProfile,
+    /// What that profile cannot see.
+    pub unaccounted: Unaccounted,
+    /// Who made memory resident that was not so before, largest first.
+    pub call_sites: Vec<CallSite>,
+    /// Goroutines by stack; empty until the Go runtime is read that far.
+    pub goroutines: Vec<serde_json::Value>,
+    /// Operating-system threads with their stacks.
+    pub threads: Vec<ThreadRow>,
+    /// Diagnoses.
+    pub findings: Vec<Finding>,
+    /// Memory the process causes that its RSS does not show.
+    pub outside_rss: OutsideRss,
+    /// What the probes saw and lost.
+    pub tracing: Tracing,
+    /// What could not be read.
+    pub gaps: Vec<Gap>,
+}
+
+/// Which leakprobe, called how.
+#[derive(Clone, Debug, Serialize)]
+pub struct Tool {
+    /// Version of this program.
+    pub version: String,
+    /// What was typed, the program's name left out.
+    pub arguments: Vec<String>,
+}
+
+/// The machine.
+#[derive(Clone, Debug, Serialize)]
+pub struct Host {
+    /// Kernel release, as `uname -r`.
+    pub kernel: String,
+    /// Machine, as `uname -m`.
+    pub arch: String,
+    /// Bytes a base page.
+    pub page_size: u64,
+    /// How events were recorded: "tracepoint", or "none" for a snapshot.
+    pub backend: &'static str,
+}
+
+/// The process.
+#[derive(Clone, Debug, Serialize)]
+pub struct TargetInfo {
+    /// Process id in leakprobe's PID namespace.
+    pub pid: i32,
+    /// The kernel's short name of it.
+    pub comm: String,
+    /// Path of the executable, as the process sees it.
+    pub exe: String,
+    /// When it started, RFC 3339 in UTC.
+    pub started_at: String,
+    /// Threads at the end of the window.
+    pub threads: Option<u64>,
+    /// Container id found in the cgroup's path.
+    pub container_id: Option<String>,
+    /// The cgroup's path.
+    pub cgroup: Option<String>,
+    /// The language runtime.
+    pub runtime: RuntimeInfo,
+    /// How the process ended while it was watched: "exited", "exec", "interrupted" (by the user); null if none of these.
+    pub ended: Option<&'static str>,
+}
+
+/// The language runtime of the process.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RuntimeInfo {
+    /// "go" or "native".
+    pub kind: &'static str,
+    /// Version of Go, as "go1.27.3".
+    pub version: Option<String>,
+    /// Built with -race; null where nothing says.
+    pub race: Option<bool>,
+    /// Built with cgo; null where nothing says.
+    pub cgo: Option<bool>,
+    /// No symbol table in the executable.
+    pub stripped: Option<bool>,
+    /// The C library's allocator: "glibc 2.36".
+    pub allocator: Option<String>,
+}
+
+/// The time of watching.
+#[derive(Clone, Debug, Serialize)]
+pub struct Window {
+    /// RFC 3339 in UTC.
+    pub started_at: String,
+    /// How long the target was watched, in seconds; 0 for a snapshot.
+    pub seconds: f64,
+}
+
+/// Resident set size of the whole process, in bytes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rss {
+    /// At the window's start; null where the process could not be read then.
+    pub start: Option<u64>,
+    /// At its end, from the same reads as the components.
+    pub end: u64,
+    /// `end` − `start`.
+    pub growth: Option<i64>,
+    /// High-water mark since the process started (VmHWM).
+    pub peak: Option<u64>,
+    /// Swapped out.
+    pub swap: u64,
+    /// Freed with MADV_FREE, and taken by the kernel when it needs memory.
+    pub lazy_free: u64,
+    /// Mapped as huge pages.
+    pub huge: u64,
+}
+
+/// A row of the ledger.
+#[derive(Clone, Debug, Serialize)]
+pub struct ComponentRow {
+    /// The owner.
+    pub id: Component,
+    /// Its name for people.
+    pub label: &'static str,
+    /// Resident bytes at the end.
+    pub rss: u64,
+    /// Resident bytes gained in the window; null without a window.
+    pub growth: Option<i64>,
+    /// Bytes of address space.
+    pub r#virtual: u64,
+    /// Resident, holding nothing live; null where the owner's inside was not read.
+    pub slack: Option<u64>,
+    /// Of `rss`, freed with MADV_FREE; null where the mapping is shared by owners and was not told apart.
+    pub lazy_free: Option<u64>,
+    /// Of `rss`, in huge pages.
+    pub huge: Option<u64>,
+    /// Swapped out, not in `rss`.
+    pub swap: Option<u64>,
+    /// The evidence of most of the row's bytes.
+    pub evidence: Evidence,
+    /// The malloc that owns it, for rows of the C heap.
+    pub allocator: Option<String>,
+}
+
+/// What Go's heap profile shows.
+#[derive(Clone, Debug, Serialize)]
+pub struct HeapProfile {
+    /// Bytes in use; null where not read.
+    pub in_use: Option<u64>,
+    /// "mbuckets", "spans" or "none".
+    pub source: &'static str,
+}
+
+/// RSS that Go's heap profile cannot see.
+#[derive(Clone, Debug, Serialize)]
+pub struct Unaccounted {
+    /// Resident bytes outside the Go heap; null where there is no Go heap.
+    pub bytes: Option<u64>,
+    /// Its growth in the window.
+    pub growth: Option<i64>,
+    /// The component that owns most of it.
+    pub owner: Option<Component>,
+}
+
+/// A stack and the bytes it made resident, that were not so at the start and still are at the end.
+#[derive(Clone, Debug, Serialize)]
+pub struct CallSite {
+    /// Whose bytes.
+    pub component: Component,
+    /// Bytes, scaled up where stacks were sampled.
+    pub bytes: u64,
+    /// Page faults with this stack that hold memory still.
+    pub faults: u64,
+    /// Mean number of faults each recorded stack stands for; 1 where every stack was kept.
+    pub weight: f64,
+    /// Innermost first; empty where the bytes grew without a stack.
+    pub frames: Vec<Frame>,
+    /// Why there are no frames, or why they end early.
+    pub note: Option<&'static str>,
+}
+
+/// A frame of a stack.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Frame {
+    /// Demangled; null where nothing names the address.
+    pub function: Option<String>,
+    /// Source file.
+    pub file: Option<String>,
+    /// Line in it.
+    pub line: Option<u32>,
+    /// File the code was mapped from.
+    pub module: Option<String>,
+    /// In the process.
+    pub address: u64,
+    /// Inlined into the next frame outwards.
+    pub inlined: bool,
+}
+
+/// A thread and its stack.
+#[derive(Clone, Debug, Serialize)]
+pub struct ThreadRow {
+    /// Thread id.
+    pub tid: i32,
+    /// The thread's name.
+    pub comm: String,
+    /// Resident bytes of its stack; null where the stack was not found.
+    pub stack_rss: Option<u64>,
+}
+
+/// A diagnosis.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// From the catalogue; API.
+    pub id: &'static str,
+    /// The component concerned.
+    pub owner: Component,
+    /// Resident bytes concerned.
+    pub bytes: u64,
+    /// Their growth in the window.
+    pub growth: Option<i64>,
+    /// One sentence: what is the matter.
+    pub summary: String,
+    /// What was seen that says so.
+    pub evidence: Vec<String>,
+    /// One sentence: what to do.
+    pub remedy: String,
+    /// Issues and documents.
+    pub references: Vec<&'static str>,
+}
+
+/// Memory that counts against the cgroup and not as RSS, in bytes.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct OutsideRss {
+    /// VmPTE.
+    pub page_tables: Option<u64>,
+    /// One kernel stack a thread.
+    pub kernel_stacks: Option<u64>,
+    /// The cgroup's bill.
+    pub cgroup: Option<CgroupMemory>,
+}
+
+/// The memory controller's figures of the target's cgroup, in bytes.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CgroupMemory {
+    /// Charged now.
+    pub current: Option<u64>,
+    /// The limit; null where there is none.
+    pub limit: Option<u64>,
+    /// Page cache.
+    pub file: Option<u64>,
+    /// Kernel memory.
+    pub kernel: Option<u64>,
+}
+
+/// What the probes saw.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Tracing {
+    /// Events recorded, by kind.
+    pub events: Events,
+    /// Events and stacks lost, by cause; every way to lose one is listed.
+    pub lost: Vec<LostRow>,
+    /// One fault in so many kept its stack, at the sparsest; null without a window.
+    pub stack_sample_rate: Option<u64>,
+    /// Stacks that end before the thread's first frame.
+    pub stacks_truncated: u64,
+    /// Which probes were attached.
+    pub probes: Vec<Probe>,
+}
+
+/// Events by kind.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Events {
+    /// Page faults.
+    pub faults: u64,
+    /// mmap, mremap and brk calls that succeeded.
+    pub mappings: u64,
+    /// munmap and madvise calls that succeeded.
+    pub unmappings: u64,
+    /// mprotect calls that succeeded.
+    pub protections: u64,
+    /// Threads that exited.
+    pub thread_exits: u64,
+}
+
+impl Events {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.faults + self.mappings + self.unmappings + self.protections + self.thread_exits
+    }
+}
+
+/// A way to lose something, and how often it happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LostRow {
+    /// Name of the counter.
+    pub cause: &'static str,
+    /// How often.
+    pub count: u64,
+}
+
+/// A probe.
+#[derive(Clone, Debug, Serialize)]
+pub struct Probe {
+    /// As "syscalls:sys_exit_mmap".
+    pub name: String,
+    /// Whether it was attached.
+    pub attached: bool,
+    /// Why not.
+    pub error: Option<String>,
+}

@@ -1,0 +1,176 @@
+//! ELF files of the target: segments, sections and symbols, read piece by piece.
+//!
+//! Files are read, never mapped: somebody may truncate one while we look, and a mapping would then
+//! kill us with SIGBUS.
+
+use std::fs::File;
+use std::ops::Range;
+
+use anyhow::{Context as _, Result, bail};
+use object::read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _};
+use object::{Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, ReadCache, ReadRef as _, elf};
+
+use crate::address::AddrRange;
+
+/// No section or string table of a real program is longer; a longer one is hostile or broken.
+const MAX_SECTION_BYTES: u64 = 1 << 30;
+
+/// A `PT_LOAD` segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Address stated in the file.
+    pub svma: u64,
+    /// Bytes in memory; what exceeds `file_bytes` is .bss.
+    pub memory_bytes: u64,
+    /// Where its content starts in the file.
+    pub file_offset: u64,
+    /// Bytes in the file.
+    pub file_bytes: u64,
+    /// Mapped executable.
+    pub executable: bool,
+    /// Mapped writable.
+    pub writable: bool,
+}
+
+/// A section's place in memory and in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// Address stated in the file; 0 where it is not loaded.
+    pub svma: u64,
+    /// Length in bytes.
+    pub len_bytes: u64,
+}
+
+/// An entry of `.symtab`, or of `.dynsym` where that is all there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Symbol {
+    /// As in the file, mangled.
+    pub name: String,
+    /// Address stated in the file.
+    pub svma: u64,
+    /// Length in bytes, 0 where the file does not say.
+    pub len_bytes: u64,
+}
+
+/// An open 64-bit little-endian ELF file.
+pub struct ElfFile {
+    cache: ReadCache<File>,
+    segments: Vec<Segment>,
+}
+
+impl ElfFile {
+    /// Reads the headers of `file`.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or is no 64-bit little-endian ELF file.
+    pub fn parse(file: File) -> Result<Self> {
+        let cache = ReadCache::new(file);
+        let header = elf::FileHeader64::<Endianness>::parse(&cache).context("read the ELF header")?;
+        let endian = header.endian().context("read the ELF header's byte order")?;
+        if endian != Endianness::Little {
+            bail!("a big-endian ELF file");
+        }
+        let segments = header
+            .program_headers(endian, &cache)
+            .context("read the ELF program headers")?
+            .iter()
+            .filter(|segment| segment.p_type(endian) == elf::PT_LOAD)
+            .map(|segment| Segment {
+                svma: segment.p_vaddr(endian),
+                memory_bytes: segment.p_memsz(endian),
+                file_offset: segment.p_offset(endian),
+                file_bytes: segment.p_filesz(endian),
+                executable: segment.p_flags(endian) & elf::PF_X != elf::ProgramFlags::default(),
+                writable: segment.p_flags(endian) & elf::PF_W != elf::ProgramFlags::default(),
+            })
+            .collect();
+        Ok(Self { cache, segments })
+    }
+
+    /// The loadable segments, in the file's order.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Where the section called `name` lies; `None` where there is none.
+    pub fn section(&self, name: &str) -> Option<Section> {
+        let object = self.object().ok()?;
+        let section = object.section_by_name(name)?;
+        Some(Section { svma: section.address(), len_bytes: section.size() })
+    }
+
+    /// The content of the section called `name`, decompressed; `None` where there is none.
+    ///
+    /// # Errors
+    /// Where the section reaches past the end of the file or is absurdly long.
+    pub fn section_data(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let object = self.object()?;
+        let Some(section) = object.section_by_name(name) else { return Ok(None) };
+        if section.size() > MAX_SECTION_BYTES {
+            bail!("section {name} claims {} bytes", section.size());
+        }
+        let data = section.uncompressed_data().with_context(|| format!("read section {name}"))?;
+        Ok(Some(data.into_owned()))
+    }
+
+    /// The bytes of the file at `range`.
+    ///
+    /// # Errors
+    /// Where the range reaches past the end of the file.
+    pub fn file_bytes(&self, range: Range<u64>) -> Result<&[u8]> {
+        let len_bytes = range.end.saturating_sub(range.start);
+        (&self.cache)
+            .read_bytes_at(range.start, len_bytes)
+            .map_err(|()| anyhow::anyhow!("file offsets {range:#x?} cannot be read"))
+    }
+
+    /// Symbols that `wanted` picks by name; from `.symtab` where there is one, else from `.dynsym`.
+    ///
+    /// # Errors
+    /// Where the symbol tables cannot be parsed.
+    pub fn symbols(&self, mut wanted: impl FnMut(&str) -> bool) -> Result<Vec<Symbol>> {
+        let object = self.object()?;
+        let table = object.symbol_table().or_else(|| object.dynamic_symbol_table());
+        let found = table.into_iter().flat_map(|table| object::ObjectSymbolTable::symbols(&table));
+        Ok(found
+            .filter(|symbol| symbol.is_definition())
+            .filter_map(|symbol| {
+                let name = symbol.name().ok().filter(|name| wanted(name))?;
+                Some(Symbol { name: name.to_owned(), svma: symbol.address(), len_bytes: symbol.size() })
+            })
+            .collect())
+    }
+
+    /// Whether there is a `.symtab`: a stripped file has none.
+    pub fn has_symbol_table(&self) -> bool {
+        self.section(".symtab").is_some()
+    }
+
+    /// What is added to the file's addresses when its page at `file_offset` is mapped at `start_addr`.
+    /// `None` where no segment holds that offset.
+    pub fn load_bias(&self, start_addr: u64, file_offset: u64) -> Option<u64> {
+        let segment = self.segments.iter().find(|segment| {
+            let first_page_offset = segment.file_offset & !(crate::address::PAGE_BYTES - 1);
+            let end_offset = segment.file_offset.saturating_add(segment.file_bytes);
+            (first_page_offset..end_offset).contains(&file_offset)
+        })?;
+        let page_svma = segment.svma.wrapping_sub(segment.file_offset).wrapping_add(file_offset);
+        Some(start_addr.wrapping_sub(page_svma))
+    }
+
+    /// The addresses of the segments' .bss when the file is loaded with `load_bias`.
+    pub fn bss_ranges(&self, load_bias: u64) -> Vec<AddrRange> {
+        self.segments
+            .iter()
+            .filter(|segment| segment.memory_bytes > segment.file_bytes)
+            .filter_map(|segment| {
+                let start_addr = load_bias.wrapping_add(segment.svma).checked_add(segment.file_bytes)?;
+                AddrRange::with_len(start_addr, segment.memory_bytes - segment.file_bytes)
+            })
+            .collect()
+    }
+
+    fn object(&self) -> Result<ElfFile64<'_, Endianness, &ReadCache<File>>> {
+        ElfFile64::parse(&self.cache).context("parse the ELF file")
+    }
+}

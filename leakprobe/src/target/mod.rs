@@ -1,0 +1,4 @@
+//! stub
+pub mod elf;
+pub mod maps;
+pub mod memory;

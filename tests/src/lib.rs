@@ -1,0 +1,1 @@
+//! What the live tests share: building, starting and ending the programs they watch.

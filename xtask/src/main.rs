@@ -1,0 +1,2 @@
+//! `cargo xtask VERB`: set-up, demo, tests and benchmarks.
+fn main() {}
