@@ -4,3 +4,4 @@ pub mod claim;
 pub mod report;
 pub mod runtimes;
 pub mod target;
+pub mod trace;
