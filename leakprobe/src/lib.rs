@@ -3,5 +3,7 @@ pub mod address;
 pub mod claim;
 pub mod report;
 pub mod runtimes;
+pub mod snapshot;
+pub mod symbolize;
 pub mod target;
 pub mod trace;

@@ -6,6 +6,10 @@
 use serde::Serialize;
 
 use crate::claim::{Component, Evidence, Gap};
+pub use crate::symbolize::Frame;
+pub use crate::target::cgroup::CgroupMemory;
+pub use crate::trace::recording::Events;
+pub use crate::trace::{LostRow, Probe, Tracing};
 
 /// The schema's name, the first field of the JSON.
 pub const SCHEMA: &str = "leakprobe.report/1";
@@ -203,23 +207,6 @@ pub struct CallSite {
     pub note: Option<&'static str>,
 }
 
-/// A frame of a stack.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Frame {
-    /// Demangled; null where nothing names the address.
-    pub function: Option<String>,
-    /// Source file.
-    pub file: Option<String>,
-    /// Line in it.
-    pub line: Option<u32>,
-    /// File the code was mapped from.
-    pub module: Option<String>,
-    /// In the process.
-    pub address: u64,
-    /// Inlined into the next frame outwards.
-    pub inlined: bool,
-}
-
 /// A thread and its stack.
 #[derive(Clone, Debug, Serialize)]
 pub struct ThreadRow {
@@ -261,74 +248,4 @@ pub struct OutsideRss {
     pub kernel_stacks: Option<u64>,
     /// The cgroup's bill.
     pub cgroup: Option<CgroupMemory>,
-}
-
-/// The memory controller's figures of the target's cgroup, in bytes.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct CgroupMemory {
-    /// Charged now.
-    pub current: Option<u64>,
-    /// The limit; null where there is none.
-    pub limit: Option<u64>,
-    /// Page cache.
-    pub file: Option<u64>,
-    /// Kernel memory.
-    pub kernel: Option<u64>,
-}
-
-/// What the probes saw.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Tracing {
-    /// Events recorded, by kind.
-    pub events: Events,
-    /// Events and stacks lost, by cause; every way to lose one is listed.
-    pub lost: Vec<LostRow>,
-    /// One fault in so many kept its stack, at the sparsest; null without a window.
-    pub stack_sample_rate: Option<u64>,
-    /// Stacks that end before the thread's first frame.
-    pub stacks_truncated: u64,
-    /// Which probes were attached.
-    pub probes: Vec<Probe>,
-}
-
-/// Events by kind.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Events {
-    /// Page faults.
-    pub faults: u64,
-    /// mmap, mremap and brk calls that succeeded.
-    pub mappings: u64,
-    /// munmap and madvise calls that succeeded.
-    pub unmappings: u64,
-    /// mprotect calls that succeeded.
-    pub protections: u64,
-    /// Threads that exited.
-    pub thread_exits: u64,
-}
-
-impl Events {
-    /// All of them.
-    pub fn total(&self) -> u64 {
-        self.faults + self.mappings + self.unmappings + self.protections + self.thread_exits
-    }
-}
-
-/// A way to lose something, and how often it happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LostRow {
-    /// Name of the counter.
-    pub cause: &'static str,
-    /// How often.
-    pub count: u64,
-}
-
-/// A probe.
-#[derive(Clone, Debug, Serialize)]
-pub struct Probe {
-    /// As "syscalls:sys_exit_mmap".
-    pub name: String,
-    /// Whether it was attached.
-    pub attached: bool,
-    /// Why not.
-    pub error: Option<String>,
 }

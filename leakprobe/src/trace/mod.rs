@@ -16,11 +16,11 @@ use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use leakprobe_ebpf::{Settings, counter};
+use serde::Serialize;
 
 use self::decode::RawStack;
-use self::recording::{Recording, Unwound};
+use self::recording::{Events, Recording, Unwound};
 use crate::address::AddrRange;
-use crate::report::{LostRow, Probe, Tracing};
 
 /// The kernel side, as build.rs made it; empty where there was no BPF toolchain.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leakprobe-kernel"));
@@ -29,6 +29,41 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/le
 const STACKS_PER_SECOND: f64 = 4000.0;
 /// The sampling rate until the first look at how often the target faults.
 const FIRST_STACK_PERIOD: u32 = 8;
+
+/// What the probes saw.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Tracing {
+    /// Events recorded, by kind.
+    pub events: Events,
+    /// Events and stacks lost, by cause; every way to lose one is listed.
+    pub lost: Vec<LostRow>,
+    /// One fault in so many kept its stack, at the sparsest; null without a window.
+    pub stack_sample_rate: Option<u64>,
+    /// Stacks that end before the thread's first frame.
+    pub stacks_truncated: u64,
+    /// Which probes were attached.
+    pub probes: Vec<Probe>,
+}
+
+/// A way to lose something, and how often it happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LostRow {
+    /// Name of the counter.
+    pub cause: &'static str,
+    /// How often.
+    pub count: u64,
+}
+
+/// A probe.
+#[derive(Clone, Debug, Serialize)]
+pub struct Probe {
+    /// As "syscalls:sys_exit_mmap".
+    pub name: String,
+    /// Whether it was attached.
+    pub attached: bool,
+    /// Why not.
+    pub error: Option<String>,
+}
 
 /// Why no probe could be attached.
 #[derive(Debug, thiserror::Error)]

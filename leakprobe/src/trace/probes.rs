@@ -3,8 +3,7 @@
 use aya::programs::{Program, ProgramError, RawTracePoint, TracePoint};
 use aya::{Ebpf, EbpfError};
 
-use super::{AttachError, refusal};
-use crate::report::Probe;
+use super::{AttachError, Probe, refusal};
 
 /// How the report calls this backend.
 pub const BACKEND: &str = "tracepoint";

@@ -5,17 +5,39 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use rangemap::RangeMap;
+use serde::Serialize;
 
 use super::decode::{Event, What};
 use super::holders::{Holder, PageHolders};
 use crate::address::AddrRange;
-use crate::report::Events;
 
 /// Stacks kept at most, some 30 MiB of them; later ones are counted and their pages have no stack.
 const MAX_STACKS: usize = 65_536;
 /// `MADV_DONTNEED`, `MADV_REMOVE` and `MADV_DONTNEED_LOCKED` drop pages at once; `MADV_FREE` does not,
 /// and a page touched again before the kernel took it makes no fault (include/uapi/asm-generic/mman-common.h).
 const ADVICE_THAT_DROPS: [u64; 3] = [4, 9, 24];
+
+/// Events by kind.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Events {
+    /// Page faults.
+    pub faults: u64,
+    /// mmap, mremap and brk calls that succeeded.
+    pub mappings: u64,
+    /// munmap and madvise calls that succeeded.
+    pub unmappings: u64,
+    /// mprotect calls that succeeded.
+    pub protections: u64,
+    /// Threads that exited.
+    pub thread_exits: u64,
+}
+
+impl Events {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.faults + self.mappings + self.unmappings + self.protections + self.thread_exits
+    }
+}
 
 /// A stack, unwound: addresses innermost first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
