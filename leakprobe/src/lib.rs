@@ -1,5 +1,6 @@
 //! leakprobe says who owns a process's resident memory.
 pub mod address;
+pub mod attribute;
 pub mod claim;
 pub mod report;
 pub mod runtimes;

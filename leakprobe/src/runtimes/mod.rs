@@ -1,3 +1,6 @@
 //! stub
-#[allow(missing_docs)]
-pub mod go; pub mod malloc; pub mod sanitizer; pub mod threads;
+pub mod code;
+pub mod go;
+pub mod malloc;
+pub mod sanitizer;
+pub mod threads;

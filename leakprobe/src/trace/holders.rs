@@ -29,6 +29,12 @@ struct Slot {
     weight: u32,
 }
 
+impl Slot {
+    fn holder(&self) -> Holder {
+        Holder { stack: self.stack.checked_sub(1), weight: self.weight }
+    }
+}
+
 /// The last touch of every page since the window began.
 #[derive(Default)]
 pub struct PageHolders {
@@ -98,9 +104,14 @@ impl PageHolders {
         self.touched(all).map(|(addr, _)| addr)
     }
 
+    /// The pages of `range` touched and not given back, by address, each with its holder.
+    pub fn within(&self, range: AddrRange) -> impl Iterator<Item = (u64, Holder)> + '_ {
+        self.touched(range).map(|(addr, slot)| (addr, slot.holder()))
+    }
+
     fn nearest(&self, range: AddrRange, addr: u64) -> Option<Holder> {
         let (_, slot) = self.touched(range).min_by_key(|(page_addr, _)| page_addr.abs_diff(addr))?;
-        Some(Holder { stack: slot.stack.checked_sub(1), weight: slot.weight })
+        Some(slot.holder())
     }
 
     fn touched(&self, range: AddrRange) -> impl Iterator<Item = (u64, &Slot)> {

@@ -48,6 +48,14 @@ pub struct Unwound {
     pub truncated: bool,
 }
 
+impl Unwound {
+    /// Addresses inside the instructions: a return address is that of the next instruction, which may
+    /// belong to another line or function.
+    pub fn code_addrs(&self) -> impl Iterator<Item = u64> + '_ {
+        self.addrs.iter().enumerate().map(|(index, addr)| addr - u64::from(index > 0 && *addr > 0))
+    }
+}
+
 /// A mapping made in the window and still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
@@ -117,6 +125,11 @@ impl Recording {
     /// Who made the page at `addr` resident.
     pub fn holder(&self, addr: u64, huge: bool) -> Option<Holder> {
         self.holders.holder(addr, huge)
+    }
+
+    /// The pages of `range` touched and not given back, by address, each with its holder.
+    pub fn touched(&self, range: AddrRange) -> impl Iterator<Item = (u64, Holder)> + '_ {
+        self.holders.within(range)
     }
 
     /// Pages touched and not given back, by address.
