@@ -112,6 +112,13 @@ impl<'a> RawStack<'a> {
         (0..count).map(move |index| word(bytes, std::mem::offset_of!(Stack, frames) + 8 * index))
     }
 
+    /// The first frame of the goroutine's frame-pointer chain, where one was found.
+    pub fn chain_start_addr(&self) -> Option<u64> {
+        let count = self.length(std::mem::offset_of!(Stack, chain_count), MAX_FRAMES);
+        let start_addr = word(self.bytes, std::mem::offset_of!(Stack, chain));
+        (count > 0 && start_addr != 0).then_some(start_addr)
+    }
+
     /// The captured word of the target's memory at `addr`.
     pub fn memory_word(&self, addr: u64) -> Option<u64> {
         let copy = self.length(std::mem::offset_of!(Stack, copy_bytes), STACK_COPY_BYTES);
