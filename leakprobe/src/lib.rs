@@ -1,6 +1,7 @@
 //! leakprobe says who owns a process's resident memory.
 pub mod address;
 pub mod claim;
+pub mod diagnose;
 pub mod report;
 pub mod runtimes;
 pub mod target;
