@@ -2,6 +2,7 @@
 pub mod address;
 pub mod attribute;
 pub mod claim;
+pub mod diagnose;
 pub mod report;
 pub mod runtimes;
 pub mod snapshot;

@@ -3,6 +3,13 @@
 //! The fields are those of the JSON schema `leakprobe.report/1`: bytes everywhere, and `None` (null)
 //! where something is not known.
 
+mod escape;
+mod facts;
+mod json;
+mod text;
+
+use std::io::{self, Write};
+
 use serde::Serialize;
 
 use crate::claim::{Component, Evidence, Gap};
@@ -10,9 +17,38 @@ pub use crate::symbolize::Frame;
 pub use crate::target::cgroup::CgroupMemory;
 pub use crate::trace::recording::Events;
 pub use crate::trace::{LostRow, Probe, Tracing};
+pub use crate::diagnose::Finding;
 
 /// The schema's name, the first field of the JSON.
 pub const SCHEMA: &str = "leakprobe.report/1";
+
+/// What a report is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people, on a terminal.
+    Text,
+    /// For programs, schema [`SCHEMA`].
+    Json,
+}
+
+/// How text is laid out. There is no default: only the caller knows where the text goes.
+#[derive(Clone, Debug)]
+pub struct Style {
+    /// Columns of the terminal; 80 where there is none. Less than 60 is laid out as 60.
+    pub width_columns: usize,
+    /// Whether to colour; the text is the same without.
+    pub color: bool,
+    /// Every frame of the call sites, in place of a summary of each.
+    pub full_stacks: bool,
+}
+
+/// Writes the report. The style matters to [`Format::Text`] only.
+pub fn write(report: &Report, format: Format, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    match format {
+        Format::Text => text::write(report, style, out),
+        Format::Json => json::write(report, out),
+    }
+}
 
 /// Everything one look at a process found.
 #[derive(Clone, Debug, Serialize)]
@@ -216,27 +252,6 @@ pub struct ThreadRow {
     pub comm: String,
     /// Resident bytes of its stack; null where the stack was not found.
     pub stack_rss: Option<u64>,
-}
-
-/// A diagnosis.
-#[derive(Clone, Debug, Serialize)]
-pub struct Finding {
-    /// From the catalogue; API.
-    pub id: &'static str,
-    /// The component concerned.
-    pub owner: Component,
-    /// Resident bytes concerned.
-    pub bytes: u64,
-    /// Their growth in the window.
-    pub growth: Option<i64>,
-    /// One sentence: what is the matter.
-    pub summary: String,
-    /// What was seen that says so.
-    pub evidence: Vec<String>,
-    /// One sentence: what to do.
-    pub remedy: String,
-    /// Issues and documents.
-    pub references: Vec<&'static str>,
 }
 
 /// Memory that counts against the cgroup and not as RSS, in bytes.
