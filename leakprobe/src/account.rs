@@ -2,15 +2,13 @@
 //! names it asks the symbolizer for.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use crate::attribute::growth::{RawCallSite, call_sites, claims_from_stacks, new_pages};
 use crate::attribute::ledger::{Ledger, Owners};
-use crate::claim::{Claim, Component, Gap};
+use crate::claim::{Claim, Component};
 use crate::look::Look;
-use crate::report::{
-    CallSite, ComponentRow, HeapProfile, Report, Rss, SCHEMA, ThreadRow, Tool, Unaccounted, Window,
-};
+use crate::report::{CallSite, ComponentRow, Rss, ThreadRow, Unaccounted};
 use crate::runtimes::code::CodeRoles;
 use crate::snapshot::{Residency, Snapshot};
 use crate::symbolize::Symbolizer;
@@ -27,7 +25,6 @@ pub struct Account {
     pub start: Option<Ledger>,
     /// Growth by stack, largest first.
     pub sites: Vec<RawCallSite>,
-    owners: Owners,
 }
 
 /// Draws up both ledgers by the same claims, so that what is only better known at the end is not
@@ -50,7 +47,7 @@ pub fn draw_up(start: Option<&Look>, end: &Look, recording: Option<&Recording>, 
         }
         _ => Vec::new(),
     };
-    Account { end: Ledger::draw_up(&end.snapshot, &owners), start: start_ledger, sites, owners }
+    Account { end: Ledger::draw_up(&end.snapshot, &owners), start: start_ledger, sites }
 }
 
 impl Account {
@@ -151,7 +148,7 @@ impl Account {
         let threads = end.snapshot.threads.iter();
         threads
             .map(|thread| {
-                let stack = end.stacks.iter().find(|stack| stack.tid == thread.tid);
+                let stack = end.stacks.iter().find(|stack| stack.tid == thread.ns_tid);
                 ThreadRow {
                     tid: thread.tid,
                     comm: thread.comm.clone(),
@@ -159,11 +156,6 @@ impl Account {
                 }
             })
             .collect()
-    }
-
-    /// Who owns an address at the end.
-    pub fn owners(&self) -> &Owners {
-        &self.owners
     }
 }
 

@@ -30,9 +30,8 @@ pub struct Look {
 pub fn look(target: &Target, modules: &[Module], runtimes: &Runtimes) -> Result<Option<Look>> {
     let Some(mut snapshot) = snapshot::take(target)? else { return Ok(None) };
     let regions: Vec<Region> = snapshot.usages.iter().map(|usage| usage.region.clone()).collect();
-    let tids: Vec<i32> = snapshot.threads.iter().map(|thread| thread.tid).collect();
     let mut claims = mappings::claims(&regions, modules);
-    let read = runtimes.read(target, modules, &regions, &tids);
+    let read = runtimes.read(target, modules, &regions, &snapshot.threads);
     claims.extend(read.findings.claims);
     let mut gaps = std::mem::take(&mut snapshot.gaps);
     gaps.extend(read.findings.gaps);

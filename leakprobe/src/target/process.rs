@@ -61,6 +61,8 @@ pub enum TargetError {
 pub struct Thread {
     /// Its id.
     pub tid: i32,
+    /// Its id in its own, innermost PID namespace: what the process itself calls it.
+    pub ns_tid: i32,
     /// Its name.
     pub comm: String,
 }
@@ -202,7 +204,12 @@ impl Target {
         let mut threads: Vec<Thread> = tids
             .map(|tid| {
                 let comm = self.read(&format!("task/{tid}/comm")).unwrap_or_default();
-                Thread { tid, comm: comm.trim_end_matches('\n').to_owned() }
+                let status = self.read(&format!("task/{tid}/status")).unwrap_or_default();
+                Thread {
+                    tid,
+                    ns_tid: innermost_tid(&status).unwrap_or(tid),
+                    comm: comm.trim_end_matches('\n').to_owned(),
+                }
             })
             .collect();
         threads.sort_by_key(|thread| thread.tid);
@@ -298,6 +305,11 @@ fn parse_stat(stat: &str) -> Option<(String, u64)> {
     let (start, end) = (stat.find('(')?, stat.rfind(')')?);
     let start_ticks = stat.get(end + 1..)?.split_whitespace().nth(19)?.parse().ok()?;
     Some((stat.get(start + 1..end)?.to_owned(), start_ticks))
+}
+
+/// The last number of the NSpid line: the id in the innermost PID namespace (Linux 4.1).
+fn innermost_tid(status: &str) -> Option<i32> {
+    status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()
 }
 
 fn parse_status(text: &str) -> Status {
