@@ -35,20 +35,22 @@ fn go_race_detector(facts: &Facts<'_>) -> Option<Finding> {
     if !facts.is_go || !is_cause {
         return None;
     }
-    let mut evidence = Vec::new();
-    if facts.race == Some(true) {
-        evidence.push("the build information says -race".to_owned());
-    }
+    let built = match facts.race {
+        Some(true) => "the build information says -race",
+        _ => "it has TSan's memory regions",
+    };
+    let mut evidence = vec![built.to_owned()];
+    evidence.extend(facts.growth_evidence(sum.growth_bytes));
     let seen = sites_of(facts, Component::is_tsan);
     let under_go = bytes_under(facts, Component::is_tsan, "runtime.newproc");
     let goroutines = under_go > 0 && is_percent_of(under_go, seen, GO_STATEMENT_MIN_PERCENT);
     let summary = if goroutines {
         let percent = under_go as f64 / seen as f64 * 100.0;
-        evidence.push(format!("{percent:.0} % of what it took in the window was for go statements"));
-        evidence.push("some 340 B a goroutine were measured with Go 1.21, 1.23 and 1.27".to_owned());
+        evidence.push(format!("{percent:.0} % of the detector's new memory was touched under go statements"));
+        evidence.push("some 340 B for each goroutine, measured with Go 1.21, 1.23 and 1.27".to_owned());
         "It was built with -race: every goroutine ever started leaves ~340 B behind."
     } else {
-        "It was built with -race: the race detector keeps what it once noted down."
+        "It was built with -race: the race detector keeps most of what it once took."
     };
     Some(Finding {
         id: "go-race-detector",
@@ -57,8 +59,8 @@ fn go_race_detector(facts: &Facts<'_>) -> Option<Finding> {
         growth: sum.growth_bytes,
         summary: summary.to_owned(),
         evidence,
-        remedy: "Run a build without -race; the race detector cannot give this memory back. Until then, \
-                 restart it in time, and start fewer goroutines (keep-alives, worker pools)."
+        remedy: "Run a build without -race; the race detector cannot give this memory back. Until then \
+                 restart it in time and start fewer goroutines (keep-alives, worker pools)."
             .to_owned(),
         references: vec!["golang/go#63276", "golang/go#37233"],
     })
@@ -110,7 +112,7 @@ fn c_mmap_growth(facts: &Facts<'_>) -> Option<Finding> {
         facts,
         Component::CMmap,
         "c-mmap-growth",
-        "Native code maps memory itself and fills it: no malloc and no Go profile sees it.",
+        "Native code maps memory and fills it: no malloc and no Go profile sees it.",
         "Look at the call sites above: each mapping needs its munmap. Whether these are leaked or kept on \
          purpose cannot be told yet.",
         &[],
@@ -122,7 +124,7 @@ fn thread_stacks(facts: &Facts<'_>) -> Option<Finding> {
     if !facts.is_notable_growth(sum.growth_bytes) && !facts.is_much(sum.rss_bytes) {
         return None;
     }
-    let mut evidence = Vec::new();
+    let mut evidence: Vec<String> = facts.growth_evidence(sum.growth_bytes).into_iter().collect();
     if let Some(threads) = facts.threads.filter(|threads| *threads > 0) {
         let each_kib = sum.rss_bytes / threads / 1024;
         evidence.push(format!("{threads} threads, {each_kib} KiB of stack each on average"));
@@ -153,9 +155,10 @@ fn file_backed(facts: &Facts<'_>) -> Option<Finding> {
         growth: sum.growth_bytes,
         summary: "These are pages of mapped files: the kernel takes them back. No leak.".to_owned(),
         evidence: vec!["the mappings name files that are not code".to_owned()],
-        remedy: "Nothing, unless the files are written faster than the disk takes them. To see less RSS, \
-                 read them instead of mapping them, or madvise(MADV_DONTNEED) what is done."
-            .to_owned(),
+        remedy:
+            "Leave them be, unless they are written faster than the disk takes them. To see less RSS, read \
+                 the files instead of mapping them, or madvise(MADV_DONTNEED) what is done."
+                .to_owned(),
         references: Vec::new(),
     })
 }
@@ -186,9 +189,9 @@ fn madv_free(facts: &Facts<'_>) -> Option<Finding> {
         summary: "Part of it is freed already (MADV_FREE): the kernel takes it when it needs it.".to_owned(),
         evidence: vec![format!("smaps counts {} MiB as LazyFree", bytes >> 20)],
         remedy: if facts.is_go {
-            "Nothing; or GODEBUG=madvdontneed=1, which is the default from Go 1.16 on, to see it in the RSS."
+            "Leave it be; to see it in the RSS, GODEBUG=madvdontneed=1, the default from Go 1.16 on."
         } else {
-            "Nothing; or have the allocator use MADV_DONTNEED, to see it in the RSS."
+            "Leave it be; to see it in the RSS, have the allocator use MADV_DONTNEED."
         }
         .to_owned(),
         references: if facts.is_go { vec!["golang/go#42330"] } else { Vec::new() },
@@ -211,7 +214,7 @@ fn growth(
         bytes: sum.rss_bytes,
         growth: sum.growth_bytes,
         summary: summary.to_owned(),
-        evidence: Vec::new(),
+        evidence: facts.growth_evidence(sum.growth_bytes).into_iter().collect(),
         remedy: remedy.to_owned(),
         references: references.to_vec(),
     })

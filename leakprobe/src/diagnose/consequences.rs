@@ -31,12 +31,13 @@ fn cgroup_limit(facts: &Facts<'_>) -> Option<Finding> {
         growth: facts.rss_growth_bytes,
         summary: match seconds {
             Some(seconds) => {
-                format!("The kernel kills it in about {}: its cgroup will be full.", rough_time(seconds))
+                let time = rough_time(seconds);
+                format!("At this rate its cgroup is full in {time}, and the kernel may kill it.")
             }
-            None => "Its cgroup is nearly full: a little growth, and the kernel kills it.".to_owned(),
+            None => "Its cgroup is nearly full: a little growth, and the kernel may kill it.".to_owned(),
         },
         evidence: vec![format!("{percent:.0} % of the cgroup's limit is used, page cache included")],
-        remedy: "Restart it before that, or raise the limit to win time.".to_owned(),
+        remedy: "Restart it before its cgroup is full, or raise the limit to win time.".to_owned(),
         references: Vec::new(),
     })
 }
@@ -44,8 +45,8 @@ fn cgroup_limit(facts: &Facts<'_>) -> Option<Finding> {
 /// A time in words, for a sentence: nobody needs a prediction to the second.
 fn rough_time(seconds: f64) -> String {
     let (value, one) = match seconds {
-        s if s < 90.0 => (s, "second"),
-        s if s < 90.0 * 60.0 => (s / 60.0, "minute"),
+        s if s < 120.0 => (s, "second"),
+        s if s < 120.0 * 60.0 => (s / 60.0, "minute"),
         s => (s / 3600.0, "hour"),
     };
     let value = value.round().max(1.0);

@@ -49,8 +49,6 @@ pub struct Finding {
 pub struct Facts<'a> {
     /// Whether the program is written in Go.
     pub is_go: bool,
-    /// Version of Go, as "go1.27.3".
-    pub go_version: Option<&'a str>,
     /// Built with -race, where something says so or not.
     pub race: Option<bool>,
     /// Resident bytes of the process.
@@ -159,6 +157,13 @@ impl Facts<'_> {
             return false;
         };
         grown >= GROWTH_MIN_BYTES && is_percent_of(grown, self.grown_bytes(), GROWTH_MIN_PERCENT)
+    }
+
+    /// "96 % of the growth in 60 s", where it grew.
+    fn growth_evidence(&self, growth_bytes: Option<i64>) -> Option<String> {
+        let grown = growth_bytes.filter(|bytes| *bytes > 0)? as f64;
+        let percent = grown / self.grown_bytes().max(1) as f64 * 100.0;
+        Some(format!("{percent:.0} % of the growth in {:.0} s", self.window_seconds))
     }
 
     /// Whether so much memory says something about the process.

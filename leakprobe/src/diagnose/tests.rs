@@ -64,7 +64,7 @@ fn the_race_detector_is_told_from_its_sum_and_its_stacks() {
         ]
     };
     let mut race = Facts { is_go: true, race: Some(true), ..facts(tsan()) };
-    assert!(diagnose(&race)[0].summary.contains("keeps what it once noted"));
+    assert!(diagnose(&race)[0].summary.contains("keeps most of what"));
     let functions = vec!["__tsan::Alloc", "runtime.newproc.func1", "main.flood"];
     race.sites = vec![Site { component: Component::TsanRuntime, bytes: MIB, functions }];
     let finding = &diagnose(&race)[0];
@@ -96,10 +96,7 @@ fn causes_come_by_growth_and_the_limit_after_them() {
     ]);
     both.cgroup = Some(Limit { current_bytes: 150 * MIB, limit_bytes: 512 * MIB });
     assert_eq!(ids(&both), ["go-heap-growth", "c-heap-growth", "cgroup-limit"]);
-    assert!(
-        diagnose(&both)[2].summary.contains("about 2 minutes")
-            || diagnose(&both)[2].summary.contains("about 90 seconds")
-    );
+    assert!(diagnose(&both)[2].summary.contains("full in 91 seconds"));
 }
 
 #[test]

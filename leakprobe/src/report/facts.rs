@@ -10,7 +10,6 @@ impl Report {
     pub fn facts(&self) -> Facts<'_> {
         Facts {
             is_go: self.target.runtime.kind == "go",
-            go_version: self.target.runtime.version.as_deref(),
             race: self.target.runtime.race,
             rss_bytes: self.rss.end,
             rss_growth_bytes: self.rss.growth,
@@ -18,7 +17,7 @@ impl Report {
             threads: self.target.threads,
             holdings: self.components.iter().map(holding).collect(),
             sites: self.call_sites.iter().map(site).collect(),
-            cgroup: self.outside_rss.cgroup.as_ref().and_then(limit),
+            cgroup: self.outside_rss.cgroup.as_ref().filter(|_| !self.target.is_gone()).and_then(limit),
         }
     }
 }

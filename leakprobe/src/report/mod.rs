@@ -34,7 +34,7 @@ pub enum Format {
 /// How text is laid out. There is no default: only the caller knows where the text goes.
 #[derive(Clone, Debug)]
 pub struct Style {
-    /// Columns of the terminal; 80 where there is none. Less than 60 is laid out as 60.
+    /// Columns of the terminal; 80 where there is none. Less than 72 is laid out as 72.
     pub width_columns: usize,
     /// Whether to colour; the text is the same without.
     pub color: bool,
@@ -132,6 +132,13 @@ pub struct TargetInfo {
     pub runtime: RuntimeInfo,
     /// How the process ended while it was watched: "exited", "exec", "interrupted" (by the user); null if none of these.
     pub ended: Option<&'static str>,
+}
+
+impl TargetInfo {
+    /// Whether the program that was measured runs no longer: what its growth led to is of no interest then.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.ended, Some("exited" | "exec"))
+    }
 }
 
 /// The language runtime of the process.

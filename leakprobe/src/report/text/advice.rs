@@ -1,10 +1,11 @@
 //! What to do: the findings' remedies, each with what speaks for it.
 //!
-//! It refuses to invent advice where no rule fits. The surprise: the first finding's sentence is missing
-//! here, since the headline has told it.
+//! It refuses to invent advice where no rule fits. The surprise: what the headline has told is not repeated
+//! here.
 
 use std::io;
 
+use super::headline;
 use super::layout::{Page, Paint};
 use crate::report::{Finding, Report};
 
@@ -15,10 +16,10 @@ pub fn write(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
     }
     page.blank()?;
     page.prose(Paint::Bold, "", "WHAT TO DO")?;
-    for (index, finding) in report.findings.iter().enumerate() {
-        let text = match index {
-            0 => finding.remedy.clone(),
-            _ => format!("{} {}", finding.summary, finding.remedy),
+    for finding in &report.findings {
+        let text = match headline::tells(report, finding) {
+            true => finding.remedy.clone(),
+            false => format!("{} {}", finding.summary, finding.remedy),
         };
         page.prose(Paint::Plain, " ", &text)?;
         page.prose(Paint::Dim, "   ", &grounds(finding))?;

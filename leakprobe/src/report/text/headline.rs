@@ -11,45 +11,59 @@ use super::sites::Sites;
 use super::units::{change, rate, share, size, time};
 use crate::claim::Component;
 use crate::diagnose::{GROWTH_MIN_BYTES, names_cause};
-use crate::report::Report;
+use crate::report::{Finding, Report};
 
 /// Growth below this in the whole window is told as it is: a rate would make a trend of a few pages.
 pub const RATE_MIN_BYTES: u64 = 64 << 10;
+
+/// What is said after the cause, in alarm: how soon it ends.
+const LIMIT_FINDING: &str = "cgroup-limit";
 
 /// Writes the lines, and what limits them.
 pub fn write(
     page: &mut Page<'_>,
     report: &Report,
     accounts: &[Account<'_>],
-    sites: &Sites,
+    sites: &Sites<'_>,
 ) -> io::Result<()> {
     page.shortest_needed(Paint::Bold, &who(report))?;
     page.shortest_needed(Paint::Plain, &owned(report, accounts))?;
     let grower = top_grower(accounts).map(|(account, _)| account.owner);
-    match (report.findings.first(), sites.headline(grower)) {
-        // A known cause is the answer; the code behind it comes after.
-        (Some(finding), code) if names_cause(finding.id) || code.is_empty() => {
-            page.prose(Paint::Plain, "", &finding.summary)?;
-            page.shortest_needed(Paint::Plain, &code)?;
-        }
-        // Without one, the code is the best answer there is.
-        (Some(finding), code) => {
-            page.shortest_needed(Paint::Plain, &code)?;
-            page.prose(Paint::Plain, "", &finding.summary)?;
-        }
-        (None, code) => {
-            page.shortest_needed(Paint::Plain, &code)?;
-            page.prose(Paint::Plain, "", &undiagnosed(report))?;
-        }
+    let cause = report.findings.iter().find(|finding| finding.id != LIMIT_FINDING);
+    let code = sites.headline(grower);
+    // A known cause is the answer, and the code behind it comes after; without one, the code is the best
+    // answer there is.
+    if let Some(finding) = cause.filter(|finding| names_cause(finding.id)) {
+        page.prose(Paint::Plain, "", &finding.summary)?;
+        page.shortest_needed(Paint::Plain, &code)?;
+    } else {
+        page.shortest_needed(Paint::Plain, &code)?;
+        page.prose(
+            Paint::Plain,
+            "",
+            &cause.map_or_else(|| undiagnosed(report), |finding| finding.summary.clone()),
+        )?;
+    }
+    if let Some(limit) = report.findings.iter().find(|finding| finding.id == LIMIT_FINDING) {
+        page.prose(Paint::Alarm, "", &limit.summary)?;
     }
     limits(page, report)
+}
+
+/// Whether the headline tells the finding's summary; it is not told twice then.
+pub fn tells(report: &Report, finding: &Finding) -> bool {
+    let cause = report.findings.iter().find(|finding| finding.id != LIMIT_FINDING);
+    finding.id == LIMIT_FINDING || cause.is_some_and(|cause| cause.id == finding.id)
 }
 
 /// Line one, from the fullest wording to the shortest.
 fn who(report: &Report) -> Vec<String> {
     let target = &report.target;
-    let ended = target.ended.map(|how| format!(", {how}")).unwrap_or_default();
-    let holds = if matches!(target.ended, Some("exited" | "exec")) { "held" } else { "holds" };
+    let (ended, holds) = match target.ended {
+        Some("exited") => (", exited", "held"),
+        Some("exec") => (", replaced by exec", "held"),
+        _ => ("", "holds"),
+    };
     let name = if target.comm.is_empty() { "a process" } else { &target.comm };
     let held =
         format!("{name} (pid {}{ended}) {holds} {}{}", target.pid, size(report.rss.end), trend(report));
@@ -78,7 +92,7 @@ fn heap(report: &Report) -> Option<(String, String)> {
     }
     if let Some(in_use) = report.heap_profile.in_use {
         let size = size(in_use);
-        return Some((format!("Go's heap profile can see {size}"), format!("Go's heap profile sees {size}")));
+        return Some((format!("Go's heap profile can see {size}"), format!("heap profile {size}")));
     }
     let heap = report.components.iter().find(|row| row.id == Component::GoHeap);
     let size = heap.map(|row| size(row.rss))?;
@@ -102,9 +116,10 @@ fn owned(report: &Report, accounts: &[Account<'_>]) -> Vec<String> {
     let gained = grower.grown_bytes().unwrap_or(0);
     let of_growth = share(gained, grown_bytes);
     if net_bytes < RATE_MIN_BYTES as i64 {
-        let name = grower.owner.in_sentence().0;
+        let (name, _) = grower.owner.in_sentence();
+        let who = if grower.owner == holder.owner { " and".to_owned() } else { format!("; {name}") };
         return vec![
-            format!("{owns}; {name} gained {}, while others shrank.", size(gained)),
+            format!("{owns}{who} gained {}, while others shrank.", size(gained)),
             format!("{owns}."),
         ];
     }
@@ -132,6 +147,9 @@ fn runner_up(report: &Report, accounts: &[Account<'_>]) -> String {
 
 /// "The Go heap owns", "Thread stacks own".
 fn sentence(owner: Owner, verb: &str, plural_verb: &str) -> String {
+    if owner == Owner::One(Component::AnonUnknown) {
+        return format!("Nobody known {verb}");
+    }
     let (name, is_plural) = owner.in_sentence();
     let (first, rest) = name.split_at(1);
     format!("{}{rest} {}", first.to_uppercase(), if is_plural { plural_verb } else { verb })
@@ -139,21 +157,16 @@ fn sentence(owner: Owner, verb: &str, plural_verb: &str) -> String {
 
 /// Line three where no rule fits.
 fn undiagnosed(report: &Report) -> String {
-    let grown = report.rss.growth.and_then(|bytes| u64::try_from(bytes).ok());
-    match grown {
+    let pid = report.target.pid;
+    match report.rss.growth {
         _ if is_snapshot(report) => String::new(),
-        None if report.rss.growth.is_none() => "Whether it grows could not be seen.".to_owned(),
-        Some(bytes) if bytes >= GROWTH_MIN_BYTES => {
+        None if report.gaps.is_empty() => String::new(),
+        None => "What could not be read is listed at the end.".to_owned(),
+        Some(bytes) if bytes >= GROWTH_MIN_BYTES as i64 => {
             "No known cause fits; the call sites below are the lead.".to_owned()
         }
-        Some(1..) => format!(
-            "Too little to name a cause: watch it longer, under load: leakprobe {} --duration 5m",
-            report.target.pid
-        ),
-        None | Some(0) => format!(
-            "Nothing grows now. If it does under load, watch it then: leakprobe {} --duration 5m",
-            report.target.pid
-        ),
+        Some(1..) => format!("Too little to name a cause. Watch longer: leakprobe {pid} --duration 300s"),
+        Some(_) => format!("Nothing grows. Watch it under load: leakprobe {pid} --duration 300s"),
     }
 }
 
@@ -161,8 +174,7 @@ fn undiagnosed(report: &Report) -> String {
 fn limits(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
     let pid = report.target.pid;
     if is_snapshot(report) {
-        let text =
-            format!("A snapshot: who grows, and from where, needs a window: leakprobe {pid} --duration 10s");
+        let text = format!("A snapshot. To see who grows, and from where: leakprobe {pid} --duration 10s");
         return page.prose(Paint::Notice, "", &text);
     }
     let after = time(report.window.seconds);
@@ -182,5 +194,6 @@ fn limits(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
 
 /// Whether there was no window.
 pub fn is_snapshot(report: &Report) -> bool {
-    report.window.seconds <= 0.0
+    // Not a number is no window either.
+    report.window.seconds.partial_cmp(&0.0) != Some(std::cmp::Ordering::Greater)
 }

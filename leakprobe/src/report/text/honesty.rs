@@ -8,7 +8,7 @@ use std::io;
 
 use super::headline::is_snapshot;
 use super::layout::{Page, Paint};
-use super::units::{count, counted, size, size_or_unknown, time};
+use super::units::{GLUE, count, counted, size, size_or_unknown, time};
 use crate::claim::Gap;
 use crate::diagnose::{Limit, seconds_until_full};
 use crate::report::{Report, TargetInfo, Tracing};
@@ -30,6 +30,7 @@ pub fn write(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
     sentences.extend(cgroup(report));
     sentences.push("The process was never stopped.".to_owned());
     page.prose(Paint::Plain, "", &sentences.join(" "))?;
+    lost(page, &report.tracing)?;
     gaps(page, &report.gaps)?;
     page.prose(Paint::Dim, "", &identity(report))
 }
@@ -38,7 +39,8 @@ pub fn write(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
 fn traced(tracing: &Tracing) -> Vec<String> {
     let faults = counted(tracing.events.faults, "fault", "faults");
     let mappings = counted(tracing.events.mappings, "mapping", "mappings");
-    let mut parts = vec![faults, format!("{mappings} seen"), lost(tracing)];
+    let lost = tracing.lost.iter().map(|row| row.count).fold(0, u64::saturating_add);
+    let mut parts = vec![faults, format!("{mappings} seen"), format!("{}{GLUE}lost", count(lost))];
     match tracing.stack_sample_rate {
         Some(1) => parts.push("every stack kept".to_owned()),
         Some(rate) => parts.push(format!("1 stack kept in up to {} faults, sizes scaled up", count(rate))),
@@ -56,15 +58,16 @@ fn traced(tracing: &Tracing) -> Vec<String> {
     sentences
 }
 
-/// "0 lost", or how many and by which counter.
-fn lost(tracing: &Tracing) -> String {
-    let total = tracing.lost.iter().map(|row| row.count).fold(0, u64::saturating_add);
-    if total == 0 {
-        return "0 lost".to_owned();
-    }
+/// What was lost, by the counter that says so; nothing where nothing was.
+fn lost(page: &mut Page<'_>, tracing: &Tracing) -> io::Result<()> {
     let causes = tracing.lost.iter().filter(|row| row.count > 0);
-    let causes: Vec<String> = causes.map(|row| format!("{} {}", row.cause, count(row.count))).collect();
-    format!("{} LOST ({})", count(total), causes.join(", "))
+    let causes: Vec<String> = causes.map(|row| format!("{} {}", count(row.count), row.cause)).collect();
+    if causes.is_empty() {
+        return Ok(());
+    }
+    let text =
+        format!("Lost: {}. Growth by owner is exact, by call site it may miss as much.", causes.join(", "));
+    page.prose(Paint::Notice, "  ", &text)
 }
 
 /// What the process holds that the table does not show, or shows in a way that misleads.
@@ -99,6 +102,7 @@ fn cgroup(report: &Report) -> Option<String> {
     let limit = Limit { current_bytes, limit_bytes };
     let growth_bytes = report.rss.growth.unwrap_or(0);
     let until = match seconds_until_full(limit, growth_bytes, report.window.seconds) {
+        _ if report.target.is_gone() => String::new(),
         Some(seconds) if seconds < 1.0 => ", full".to_owned(),
         Some(seconds) if seconds < LIMIT_HORIZON_SECONDS => {
             format!(", full in {} at this rate", time(seconds))

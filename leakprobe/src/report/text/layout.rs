@@ -13,7 +13,7 @@ use crate::report::Style;
 use crate::report::escape::printable;
 
 /// Narrower than this, the table has no room for its columns; the terminal may then wrap lines itself.
-const NARROWEST_COLUMNS: usize = 60;
+const NARROWEST_COLUMNS: usize = 72;
 
 /// Prose is hard to read in longer lines, however wide the terminal is.
 const PROSE_COLUMNS: usize = 100;
@@ -193,14 +193,31 @@ fn padding(columns: usize, text: &str) -> String {
     " ".repeat(columns.saturating_sub(width(text)))
 }
 
+/// The words of a text; a unit stays with its number, whoever wrote the text.
+fn words(text: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        let is_unit =
+            matches!(word.trim_end_matches([',', ';', '.', ')']), "s" | "%" | "B" | "KiB" | "MiB" | "GiB");
+        match words.last_mut() {
+            Some(number) if is_unit && number.ends_with(|last: char| last.is_ascii_digit()) => {
+                number.push(GLUE);
+                number.push_str(word);
+            }
+            _ => words.push(word.to_owned()),
+        }
+    }
+    words
+}
+
 /// The text in lines of at most so many columns, broken at spaces, or inside a word that alone is too wide.
 fn wrap(text: &str, columns: usize) -> Vec<String> {
     // Two columns hold any one character, so every step of the loop below gets on.
     let columns = columns.max(2);
     let mut lines = Vec::new();
     let mut line = String::new();
-    for word in text.split(' ').filter(|word| !word.is_empty()) {
-        let mut word = word;
+    for word in words(text) {
+        let mut word = word.as_str();
         if !line.is_empty() {
             if width(&line) + 1 + width(word) <= columns {
                 line.push(' ');
@@ -241,6 +258,7 @@ mod tests {
     #[test]
     fn wrapping_breaks_at_spaces_and_never_between_number_and_unit() {
         assert_eq!(wrap("holds 323\u{a0}MiB now", 12), ["holds", "323\u{a0}MiB now"]);
+        assert_eq!(wrap("grew in 10 s; then", 9), ["grew in", "10\u{a0}s;", "then"]);
         assert_eq!(wrap("a verylongword b", 6), ["a", "verylo", "ngword", "b"]);
         assert_eq!(wrap("", 10), Vec::<String>::new());
     }

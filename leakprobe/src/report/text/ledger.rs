@@ -8,8 +8,9 @@ use std::io;
 use super::headline::is_snapshot;
 use super::layout::{Page, Paint, Span, width};
 use super::owners::{Account, Owner, top_grower};
-use super::units::{change, change_cell, share, size, time};
+use super::units::{change_cell, share, size, size_cell, time};
 use crate::claim::{Component, Evidence};
+use crate::diagnose::GROWTH_MIN_BYTES;
 use crate::report::{ComponentRow, Report};
 
 /// RESIDENT, SHARE and GROWTH with the gaps before them.
@@ -33,11 +34,13 @@ struct Row {
 
 /// Writes the table.
 pub fn write(page: &mut Page<'_>, report: &Report, accounts: &[Account<'_>]) -> io::Result<()> {
-    let top = top_grower(accounts).map(|(account, _)| account.owner);
+    // Red is for growth that is worth a look, or nobody looks any more.
+    let top = top_grower(accounts).filter(|(top, _)| top.grown_bytes() >= Some(GROWTH_MIN_BYTES));
+    let top = top.map(|(account, _)| account.owner);
     let mut rows = Vec::new();
     for account in accounts.iter().filter(|account| !is_empty(account)) {
-        let is_top = top == Some(account.owner);
-        rows.extend(account_rows(report, account, if is_top { Paint::Alarm } else { Paint::Plain }));
+        let paint = if top == Some(account.owner) { Paint::Alarm } else { Paint::Plain };
+        rows.extend(account_rows(report, account, paint));
     }
     rows.extend(residual_row(report));
     let totals = total_rows(report);
@@ -93,11 +96,10 @@ fn title(report: &Report) -> Row {
 
 /// One line for an owner, and one for each of its parts where it has several.
 fn account_rows(report: &Report, account: &Account<'_>, growth_paint: Paint) -> Vec<Row> {
-    let growth_paint = if account.grown_bytes().is_some() { growth_paint } else { Paint::Plain };
     let mut row = Row {
         label: String::new(),
         label_paint: Paint::Plain,
-        resident: size(account.rss_bytes),
+        resident: size_cell(account.rss_bytes),
         share: share(account.rss_bytes, report.rss.end),
         growth: change_cell(account.growth_bytes),
         growth_paint,
@@ -126,7 +128,7 @@ fn part_row(part: &ComponentRow) -> Row {
     Row {
         label: label.to_owned(),
         label_paint: Paint::Plain,
-        resident: size(part.rss),
+        resident: size_cell(part.rss),
         share: String::new(),
         growth: change_cell(part.growth),
         growth_paint: Paint::Plain,
@@ -155,7 +157,7 @@ fn residual_row(report: &Report) -> Option<Row> {
     (report.residual != 0 || growth.is_some_and(|bytes| bytes != 0)).then(|| Row {
         label: "In no row (residual)".to_owned(),
         label_paint: Paint::Notice,
-        resident: change(report.residual),
+        resident: change_cell(Some(report.residual)),
         share: share(report.residual.unsigned_abs(), report.rss.end),
         growth: change_cell(growth),
         growth_paint: Paint::Plain,
@@ -178,7 +180,7 @@ fn total_rows(report: &Report) -> Vec<Row> {
     let outside = report.unaccounted.bytes.map(|bytes| Row {
         label: "  of it outside the Go heap".to_owned(),
         label_paint: Paint::Plain,
-        resident: size(bytes),
+        resident: size_cell(bytes),
         share: share(bytes, report.rss.end),
         growth: change_cell(report.unaccounted.growth),
         growth_paint: Paint::Plain,

@@ -10,7 +10,7 @@ use crate::claim::Component;
 use crate::report::ComponentRow;
 
 /// Who holds memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owner {
     /// TSan's shadow, meta and own allocations.
     RaceDetector,

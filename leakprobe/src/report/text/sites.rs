@@ -11,7 +11,8 @@ use super::frames::{Fold, fold, without_directories};
 use super::headline::RATE_MIN_BYTES;
 use super::layout::{Page, Paint, Span, cut, cut_start, width};
 use super::owners::{Owner, SHORT_COLUMNS};
-use super::units::{counted, share, size};
+use super::units::{counted, share, size_cell};
+use crate::diagnose::GROWTH_MIN_BYTES;
 use crate::report::escape::printable;
 use crate::report::{Frame, Report};
 
@@ -30,9 +31,19 @@ const CALLER_LINES_MAX: usize = 2;
 /// From this width on, files are shown with their directory.
 const WIDE_COLUMNS: usize = 100;
 
-/// All call sites, folded and merged.
+/// Which call sites are one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grouping {
+    /// Those that read alike once folded.
+    ByReading,
+    /// Each stack is its own, and is shown whole.
+    ByStack,
+}
+
+/// All call sites.
 pub struct Sites<'a> {
     entries: Vec<Entry<'a>>,
+    grouping: Grouping,
     total_bytes: u64,
     with_stack_bytes: u64,
 }
@@ -49,14 +60,14 @@ struct Entry<'a> {
     note: Option<&'static str>,
 }
 
-#[derive(PartialEq, Eq)]
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Step {
     function: Option<String>,
     place: Place,
 }
 
 /// Where in the sources, or at least in which module.
-#[derive(PartialEq, Eq)]
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     /// Path, or empty.
     file: String,
@@ -68,19 +79,25 @@ struct Place {
 
 impl<'a> Sites<'a> {
     /// The report's call sites, the biggest first.
-    pub fn of(report: &'a Report, are_merged: bool) -> Self {
-        let mut sites = Self { entries: Vec::new(), total_bytes: 0, with_stack_bytes: 0 };
+    pub fn of(report: &'a Report, grouping: Grouping) -> Self {
+        let mut sites = Self { entries: Vec::new(), grouping, total_bytes: 0, with_stack_bytes: 0 };
         for site in &report.call_sites {
             sites.total_bytes = sites.total_bytes.saturating_add(site.bytes);
             if !site.frames.is_empty() {
                 sites.with_stack_bytes = sites.with_stack_bytes.saturating_add(site.bytes);
             }
-            let entry = Entry::of(site, &report.target.exe);
-            let same = sites.entries.iter_mut().find(|other| are_merged && other.reads_like(&entry));
-            match same {
-                Some(other) => other.bytes = other.bytes.saturating_add(entry.bytes),
-                None => sites.entries.push(entry),
-            }
+            sites.entries.push(Entry::of(site, &report.target.exe));
+        }
+        if grouping == Grouping::ByReading {
+            // There may be thousands: sorting brings together what reads alike.
+            sites.entries.sort_by(|one, other| one.reading().cmp(&other.reading()));
+            sites.entries.dedup_by(|next, kept| {
+                let is_same = next.reading() == kept.reading();
+                if is_same {
+                    kept.bytes = kept.bytes.saturating_add(next.bytes);
+                }
+                is_same
+            });
         }
         sites.entries.sort_by_key(|entry| Reverse(entry.bytes));
         sites
@@ -96,13 +113,22 @@ impl<'a> Sites<'a> {
         };
         let function = entry.function.as_deref().unwrap_or("");
         let share = share(entry.bytes, self.total_bytes);
-        let sentence = |function: &str| format!("Biggest call site, {share}: {}.", entry.worded(function));
+        let place =
+            entry.trail.first().map(|step| step.place.worded(false)).filter(|place| !place.is_empty());
+        let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
+        let sentence = |function: &str, place: &str| {
+            format!("Biggest call site, {share}: {}{place}.", entry.worded(function))
+        };
         let short = without_directories(function);
-        vec![sentence(function), sentence(short), sentence(&cut(short, 40))]
+        [(function, &*place), (function, ""), (short, &place), (short, "")]
+            .map(|(function, place)| sentence(function, place))
+            .into_iter()
+            .chain([sentence(&cut(short, 40), "")])
+            .collect()
     }
 
     /// Writes the section; nothing where nothing grew.
-    pub fn write(&self, page: &mut Page<'_>, report: &Report, full_stacks: bool) -> io::Result<()> {
+    pub fn write(&self, page: &mut Page<'_>, report: &Report) -> io::Result<()> {
         let grown_bytes = report.rss.growth.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
         if self.total_bytes.max(grown_bytes) < RATE_MIN_BYTES {
             return Ok(());
@@ -110,12 +136,21 @@ impl<'a> Sites<'a> {
         page.blank()?;
         // New pages may be more than the growth, as others went away; they cannot be less than all of it.
         let whole_bytes = self.total_bytes.max(grown_bytes);
-        let known = format!("{} of the growth has a stack", share(self.with_stack_bytes, whole_bytes));
+        let what = if grown_bytes > 0 { "growth" } else { "new memory" };
+        let known = format!("{} of the {what} has a stack", share(self.with_stack_bytes, whole_bytes));
         let title = "WHO MAKES IT GROW";
         let columns = page.prose_columns() - width(title);
         page.line(&[Span::new(Paint::Bold, title), Span::right(Paint::Dim, &known, columns)])?;
         for (index, entry) in self.entries.iter().take(SITES_MAX).enumerate() {
-            entry.write(page, index == 0, full_stacks)?;
+            let is_alarming = index == 0 && entry.bytes >= GROWTH_MIN_BYTES;
+            entry.write_head(page, if is_alarming { Paint::Alarm } else { Paint::Plain })?;
+            match self.grouping {
+                Grouping::ByReading => entry.write_trail(page)?,
+                Grouping::ByStack => entry.write_frames(page)?,
+            }
+        }
+        if self.entries.is_empty() {
+            return page.prose(Paint::Plain, "  ", "No call site was recorded.");
         }
         let rest = self.entries.get(SITES_MAX..).unwrap_or_default();
         if rest.is_empty() {
@@ -124,7 +159,7 @@ impl<'a> Sites<'a> {
         let bytes = rest.iter().map(|entry| entry.bytes).fold(0, u64::saturating_add);
         let many = counted(rest.len() as u64, "smaller call site", "smaller call sites");
         page.line(&[
-            Span::right(Paint::Plain, &size(bytes), BYTES_COLUMNS),
+            Span::right(Paint::Plain, &size_cell(bytes), BYTES_COLUMNS),
             Span::new(Paint::Dim, &format!("  {many}")),
         ])
     }
@@ -150,9 +185,9 @@ impl<'a> Entry<'a> {
         }
     }
 
-    fn reads_like(&self, other: &Self) -> bool {
-        let key = |entry: &Self| (entry.owner, entry.verb, entry.note, entry.frames.is_empty());
-        key(self) == key(other) && self.function == other.function && self.trail == other.trail
+    /// All that a reader sees of it, but for the bytes.
+    fn reading(&self) -> impl Ord {
+        (self.owner, self.verb, self.function.as_deref(), &self.trail, self.note, self.frames.is_empty())
     }
 
     /// "go statement in main.flood".
@@ -175,20 +210,16 @@ impl<'a> Entry<'a> {
         }
     }
 
-    fn write(&self, page: &mut Page<'_>, is_biggest: bool, full_stacks: bool) -> io::Result<()> {
+    fn write_head(&self, page: &mut Page<'_>, bytes_paint: Paint) -> io::Result<()> {
         page.line(&[
-            Span::right(
-                if is_biggest { Paint::Alarm } else { Paint::Plain },
-                &size(self.bytes),
-                BYTES_COLUMNS,
-            ),
+            Span::right(bytes_paint, &size_cell(self.bytes), BYTES_COLUMNS),
             Span::new(Paint::Plain, "  "),
             Span::left(Paint::Plain, self.owner.short(), SHORT_COLUMNS + 2),
             Span::new(Paint::Plain, &self.head(page.columns() - STACK_COLUMN)),
-        ])?;
-        if full_stacks {
-            return self.write_frames(page);
-        }
+        ])
+    }
+
+    fn write_trail(&self, page: &mut Page<'_>) -> io::Result<()> {
         let margin = " ".repeat(STACK_COLUMN + 2);
         for line in self.trail_lines(page.columns() - margin.len(), page.columns() >= WIDE_COLUMNS) {
             page.line(&[Span::new(Paint::Dim, &format!("{margin}{line}"))])?;
@@ -200,9 +231,8 @@ impl<'a> Entry<'a> {
     fn write_frames(&self, page: &mut Page<'_>) -> io::Result<()> {
         let columns = page.columns() - BYTES_COLUMNS - 2;
         for frame in self.frames {
-            let place = Place::of(frame, "").worded(true);
-            let place = cut_start(&place, columns / 2);
-            let name = cut(&function(frame), columns - width(&place) - 2);
+            let place = cut_start(&Place::of(frame, "").worded(true), columns / 2);
+            let name = fitting(&function(frame), columns - width(&place) - 2);
             let inlined = if frame.inlined { " (inlined)" } else { "" };
             let line = format!("{}{name}  {place}{inlined}", " ".repeat(BYTES_COLUMNS + 2));
             page.line(&[Span::new(Paint::Dim, &line)])?;
@@ -213,8 +243,10 @@ impl<'a> Entry<'a> {
     /// The place and the callers, in as few lines as they need and as many as are allowed.
     fn trail_lines(&self, columns: usize, is_wide: bool) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
-        for step in &self.trail {
-            let text = step.worded(columns, is_wide);
+        // With a function in the head, the note has no other place.
+        let note = self.note.filter(|_| self.function.is_some()).map(|note| format!("({note})"));
+        let steps = self.trail.iter().map(|step| step.worded(columns, is_wide));
+        for text in steps.chain(note) {
             if text.is_empty() {
                 continue;
             }
@@ -241,8 +273,7 @@ impl Step {
         };
         let place = cut_start(&place, columns / 2);
         let free_columns = columns.saturating_sub(width(&place) + 3);
-        let short = if width(function) <= free_columns { function } else { without_directories(function) };
-        format!("< {} {place}", cut(short, free_columns)).trim_end().to_owned()
+        format!("< {} {place}", fitting(function, free_columns)).trim_end().to_owned()
     }
 }
 
@@ -263,6 +294,11 @@ impl Place {
         }
         format!("{}{}", last_parts(&self.file, if is_wide { 2 } else { 1 }), self.line)
     }
+}
+
+/// The function, without its directories or its end where there is no room for them.
+fn fitting(function: &str, columns: usize) -> String {
+    if width(function) <= columns { function.to_owned() } else { cut(without_directories(function), columns) }
 }
 
 /// The function's name, or the address where nothing names it.

@@ -35,6 +35,20 @@ pub fn size(bytes: u64) -> String {
     if value < 9.95 { format!("{value:.1}{GLUE}{unit}") } else { format!("{value:.0}{GLUE}{unit}") }
 }
 
+/// From here on a table shows MiB, or "+200.0 KiB" would look like more than "+101.0 MiB" above it.
+const MIB_CELL_MIN_BYTES: u64 = (1 << 20) / 20;
+
+/// The bytes in MiB, where a table shows them so although they are less than one.
+fn below_one_mib(bytes: u64) -> Option<f64> {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    (bytes >= MIB_CELL_MIN_BYTES && mib < 1.0).then_some(mib)
+}
+
+/// A size in a table.
+pub fn size_cell(bytes: u64) -> String {
+    below_one_mib(bytes).map_or_else(|| size(bytes), |mib| format!("{mib:.1}{GLUE}MiB"))
+}
+
 /// A size that may not be known.
 pub fn size_or_unknown(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "unknown".to_owned(), size)
@@ -57,7 +71,10 @@ pub fn change_cell(bytes: Option<i64>) -> String {
     match bytes {
         None => "unknown".to_owned(),
         Some(0) => ".".to_owned(),
-        Some(bytes) => change(bytes),
+        Some(bytes) => match below_one_mib(bytes.unsigned_abs()) {
+            Some(mib) => format!("{}{mib:.1}{GLUE}MiB", if bytes < 0 { "-" } else { "+" }),
+            None => change(bytes),
+        },
     }
 }
 
@@ -87,6 +104,9 @@ pub fn time(seconds: f64) -> String {
         s => (s / 86_400.0, "days"),
     };
     let rounded = (value * 10.0).round() / 10.0;
+    if rounded == 0.0 && seconds > 0.0 {
+        return format!("<0.1{GLUE}s");
+    }
     // "10 s" for a window that took 10.004 s, and no false precision beyond ten.
     let decimals = usize::from(rounded < 10.0 && rounded.fract() != 0.0);
     format!("{rounded:.decimals$}{GLUE}{unit}")
@@ -142,6 +162,8 @@ mod tests {
     fn changes_are_signed_and_none_is_a_dot() {
         assert_eq!(plain(change_cell(Some(105_906_176))), "+101.0 MiB");
         assert_eq!(plain(change_cell(Some(-1229))), "-1.2 KiB");
+        assert_eq!(plain(change_cell(Some(200 << 10))), "+0.2 MiB");
+        assert_eq!(plain(change_cell(Some(-(1 << 20) + 9000))), "-1.0 MiB");
         assert_eq!(plain(change_cell(Some(-1))), "-1 B");
         assert_eq!(plain(change(i64::MIN)), "-8.0 EiB");
         assert_eq!(change_cell(Some(0)), ".");
@@ -163,6 +185,7 @@ mod tests {
     fn times_and_counts() {
         let times = [
             (10.004, "10 s"),
+            (0.01, "<0.1 s"),
             (3.21, "3.2 s"),
             (17.4, "17 s"),
             (300.0, "5 min"),
