@@ -1,7 +1,5 @@
 //! The report's plain facts: host, process, threads, cgroup. And the clock the probes use.
 
-use std::fs;
-
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::Request;
@@ -86,15 +84,4 @@ fn outside_rss(target: &Target, end: &Look) -> OutsideRss {
         kernel_stacks: end.snapshot.status.threads.map(|threads| threads * KERNEL_STACK_BYTES),
         cgroup: cgroup::parse(&target.cgroup_text()).as_ref().and_then(cgroup::memory),
     }
-}
-
-/// The terminal's colour is the user's wish: NO_COLOR says no, whatever its value but the empty one.
-pub fn no_color() -> bool {
-    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-}
-
-/// Whether the machine limits what root may do with BPF; for messages only.
-pub fn lockdown() -> Option<String> {
-    let text = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
-    Some(text.split('[').nth(1)?.split(']').next()?.to_owned())
 }

@@ -3,7 +3,6 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
@@ -68,7 +67,7 @@ fn write_report(arguments: &Arguments, report: &Report, output: Option<File>) ->
         color: match arguments.color {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
-            ColorChoice::Auto => to_terminal && !leakprobe::no_color(),
+            ColorChoice::Auto => to_terminal && !no_color(),
         },
         full_stacks: arguments.full_stacks,
     };
@@ -92,6 +91,11 @@ fn write_report(arguments: &Arguments, report: &Report, output: Option<File>) ->
 /// Pipes and devices cannot be emptied, and need not be.
 fn not_a_file(file: &File, error: io::Error) -> io::Result<()> {
     if file.metadata()?.is_file() { Err(error) } else { Ok(()) }
+}
+
+/// NO_COLOR says no, whatever its value but the empty one.
+fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 fn terminal_columns() -> usize {

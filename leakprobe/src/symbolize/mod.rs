@@ -95,8 +95,8 @@ fn name_go(go: &GoCode<'_>, bare: &Frame) -> Vec<Frame> {
     frames
         .into_iter()
         .map(|frame| Frame {
-            function: Some(frame.function),
-            file: frame.file,
+            function: Some(frame.function.to_owned()),
+            file: frame.file.map(str::to_owned),
             line: frame.line,
             inlined: frame.inlined,
             ..bare.clone()

@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-//! stub
-=======
 //! Which Go built an executable, and with which settings: the `.go.buildinfo` record of its ELF file.
 //!
 //! Refuses to guess: an executable without the record is not Go for us, and a setting that the record
@@ -279,4 +276,3 @@ mod tests {
         }
     }
 }
->>>>>>> go

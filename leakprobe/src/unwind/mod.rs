@@ -9,7 +9,8 @@ mod native;
 
 use self::native::NativeUnwinder;
 use crate::address::AddrRange;
-use crate::runtimes::go::pclntab::Pclntab;
+use crate::runtimes::go::GoRuntime;
+use crate::runtimes::go::pclntab::{Pclntab, Role};
 use crate::target::modules::Module;
 use crate::trace::decode::RawStack;
 use crate::trace::recording::Unwound;
@@ -28,6 +29,18 @@ pub struct GoCode<'a> {
     pub text: AddrRange,
     /// The assembly functions through which it enters the race detector.
     pub race_calls: Option<AddrRange>,
+}
+
+impl<'a> GoCode<'a> {
+    /// What the unwinder needs of a Go runtime.
+    pub fn of(go: &'a GoRuntime) -> Self {
+        Self {
+            pclntab: &go.pclntab,
+            load_bias: go.load_bias,
+            text: go.text_range(),
+            race_calls: go.race_call_range(),
+        }
+    }
 }
 
 /// Unwinds stacks of one process.
@@ -136,10 +149,9 @@ impl<'a> Unwinder<'a> {
         }
         let svma = code_addr.wrapping_sub(go.load_bias);
         let Some(function) = go.pclntab.lookup(svma) else { return Some(GoFrame::Foreign) };
-        Some(match function.name() {
-            "runtime.goexit" | "runtime.rt0_go" | "runtime.mstart" => GoFrame::Root,
-            "runtime.systemstack" | "runtime.mcall" | "runtime.asmcgocall" | "runtime.morestack"
-            | "runtime.systemstack_switch" => GoFrame::Switch,
+        Some(match function.role() {
+            Role::Outermost => GoFrame::Root,
+            Role::SystemStack | Role::SystemStackSwitch | Role::CgoCall | Role::Morestack => GoFrame::Switch,
             _ => function.frame_bytes(svma).map_or(GoFrame::Foreign, GoFrame::Sized),
         })
     }
