@@ -79,12 +79,22 @@ fn try_exit(ctx: &TracePointContext, kind: u32) -> Result<(), u32> {
         stack_weight: 0,
         arg4_low: call.args[4] as u32,
     };
+    let none = core::ptr::null();
     match kind {
-        kind::MMAP | kind::BRK => event.args[0] = result,
-        kind::MREMAP => event.args[3] = result,
-        _ => return send_plain(&event, counter::CALLS_RING_FULL),
+        kind::MMAP => {
+            event.args[0] = result;
+            send::<true, _>(ctx, &mut event, none, counter::CALLS_RING_FULL)
+        }
+        kind::BRK => {
+            event.args[0] = result;
+            send::<false, _>(ctx, &mut event, none, counter::CALLS_RING_FULL)
+        }
+        kind::MREMAP => {
+            event.args[3] = result;
+            send::<false, _>(ctx, &mut event, none, counter::CALLS_RING_FULL)
+        }
+        _ => send_plain(&event, counter::CALLS_RING_FULL),
     }
-    send(ctx, &mut event, core::ptr::null(), counter::CALLS_RING_FULL)
 }
 
 /// Errors are the results from -4095 to -1; brk has none and returns the old break where it did nothing.

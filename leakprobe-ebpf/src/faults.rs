@@ -53,7 +53,9 @@ fn try_fault(ctx: &RawTracePointContext, kind: u32) -> Result<(), u32> {
         stack_weight: 0,
         arg4_low: 0,
     };
+    if kind == kind::FAULT_USER {
+        return send::<true, _>(ctx, &mut event, regs, counter::FAULTS_RING_FULL);
+    }
     // The registers of a fault taken in kernel mode are the kernel's, not the program's.
-    let user_regs = if kind == kind::FAULT_USER { regs } else { core::ptr::null() };
-    send(ctx, &mut event, user_regs, counter::FAULTS_RING_FULL)
+    send::<false, _>(ctx, &mut event, core::ptr::null(), counter::FAULTS_RING_FULL)
 }

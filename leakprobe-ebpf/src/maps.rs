@@ -65,6 +65,12 @@ pub static GO_TEXT_START: Global<u64> = Global::new(0);
 /// First address after Go's text.
 #[unsafe(no_mangle)]
 pub static GO_TEXT_END: Global<u64> = Global::new(0);
+/// First address of the race detector's C++ code, which Go's own linker puts inside Go's text; 0 for none.
+#[unsafe(no_mangle)]
+pub static RACE_TEXT_START: Global<u64> = Global::new(0);
+/// First address after it.
+#[unsafe(no_mangle)]
+pub static RACE_TEXT_END: Global<u64> = Global::new(0);
 /// First address of the assembly functions through which Go enters the race detector; 0 without -race.
 #[unsafe(no_mangle)]
 pub static RACE_CALL_START: Global<u64> = Global::new(0);

@@ -38,9 +38,15 @@ pub fn send_plain(event: &Event, full_slot: u32) -> Result<(), u32> {
 }
 
 /// Sends `event`, with a stack where the sample falls on it. `regs` is the kernel's copy of the user
-/// registers where the tracepoint has them, else null.
+/// registers where the tracepoint has them, else null. `INTO_GO` looks for the way from native code back
+/// to Go, which takes the verifier a tenth of a second a program: only where that happens often.
 #[inline(always)]
-pub fn send<C: EbpfContext>(ctx: &C, event: &mut Event, regs: *const u8, full_slot: u32) -> Result<(), u32> {
+pub fn send<const INTO_GO: bool, C: EbpfContext>(
+    ctx: &C,
+    event: &mut Event,
+    regs: *const u8,
+    full_slot: u32,
+) -> Result<(), u32> {
     let weight = sampled_weight();
     if weight == 0 {
         return send_plain(event, full_slot);
@@ -53,7 +59,7 @@ pub fn send<C: EbpfContext>(ctx: &C, event: &mut Event, regs: *const u8, full_sl
     let scratch = SCRATCH.get_ptr_mut(0).ok_or(counter::SCRATCH_MISSING)?;
     // SAFETY: the entry is this processor's, and tracing programs do not nest on a processor.
     let scratch = unsafe { &mut *scratch };
-    let Some(extent) = stack::capture(ctx, scratch, regs) else {
+    let Some(extent) = stack::capture::<INTO_GO, C>(ctx, scratch, regs) else {
         count(counter::STACKS_UNREADABLE);
         return send_plain(event, full_slot);
     };

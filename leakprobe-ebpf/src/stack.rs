@@ -13,7 +13,7 @@ use leakprobe_ebpf::{CALLER_COPY_BYTES, ChainLink, MAX_FRAMES, STACK_COPY_BYTES,
 
 use crate::maps::{
     GO_HEAP_END, GO_HEAP_START, GO_TEXT_END, GO_TEXT_START, HAS_TASK_REGS, RACE_CALL_END, RACE_CALL_START,
-    REGS_WORDS, Scratch,
+    RACE_TEXT_END, RACE_TEXT_START, REGS_WORDS, Scratch,
 };
 
 /// How much of [`Stack`] is worth sending.
@@ -42,7 +42,7 @@ const SAME_STACK_BYTES: u64 = 64 << 10;
 
 /// Fills `scratch.record.stack`; `None` where not even the registers can be had.
 #[inline(always)]
-pub fn capture<C: EbpfContext>(ctx: &C, scratch: &mut Scratch, regs: *const u8) -> Option<Extent> {
+pub fn capture<const INTO_GO: bool, C: EbpfContext>(ctx: &C, scratch: &mut Scratch, regs: *const u8) -> Option<Extent> {
     let stack = &mut scratch.record.stack;
     stack.copy_bytes = 0;
     stack.caller_copy_bytes = 0;
@@ -73,7 +73,7 @@ pub fn capture<C: EbpfContext>(ctx: &C, scratch: &mut Scratch, regs: *const u8) 
         return Some(Extent::Frames); // Go code always keeps frame pointers
     }
     copy_stack(stack);
-    if GO_TEXT_END.load() == 0 {
+    if !INTO_GO || GO_TEXT_END.load() == 0 {
         return Some(Extent::Native);
     }
     if RACE_CALL_END.load() != 0 {
@@ -176,7 +176,9 @@ fn follow_goroutine(stack: &mut Stack) {
             }
             // SAFETY: the index is inside `caller_copy`, checked above and by its constant bound.
             let word = unsafe { stack.caller_copy.as_ptr().cast::<u64>().add(index).read() };
-            if word > stack.caller_sp && is_go_frame(word) {
+            // On the goroutine's own stack, what lies below the caller is no frame of it any more.
+            let below = is_goroutine_stack(stack.caller_sp) && word <= stack.caller_sp;
+            if !below && is_go_frame(word) {
                 frame_addr = word;
                 break;
             }
@@ -257,7 +259,8 @@ fn is_race_caller(sp: u64) -> bool {
 
 #[inline(always)]
 fn is_go_text(addr: u64) -> bool {
-    addr >= GO_TEXT_START.load() && addr < GO_TEXT_END.load()
+    let in_text = addr >= GO_TEXT_START.load() && addr < GO_TEXT_END.load();
+    in_text && !(addr >= RACE_TEXT_START.load() && addr < RACE_TEXT_END.load())
 }
 
 #[inline(always)]

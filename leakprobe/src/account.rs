@@ -2,20 +2,23 @@
 //! names it asks the symbolizer for.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::SystemTime;
 
 use crate::attribute::growth::{RawCallSite, call_sites, claims_from_stacks, new_pages};
 use crate::attribute::ledger::{Ledger, Owners};
 use crate::claim::{Claim, Component};
 use crate::look::Look;
-use crate::report::{CallSite, ComponentRow, Rss, ThreadRow, Unaccounted};
+use crate::report::{CallSite, ComponentRow, Frame, Rss, SMALLER_SITES, ThreadRow, Unaccounted};
 use crate::runtimes::code::CodeRoles;
 use crate::snapshot::{Residency, Snapshot};
 use crate::symbolize::Symbolizer;
 use crate::trace::recording::Recording;
 
-/// Call sites that get names and a line each in the report; the rest is summed up by component.
-const MAX_CALL_SITES: usize = 200;
+/// Stacks that get names, the largest first: naming some thousands takes a fraction of a second.
+const MAX_NAMED_STACKS: usize = 8192;
+/// Call sites in the report; the rest is summed up by component.
+const MAX_CALL_SITES: usize = 500;
 
 /// The ledgers of the window's two ends, and what grew between them.
 pub struct Account {
@@ -109,33 +112,28 @@ impl Account {
         }
     }
 
-    /// The call sites with names; what is beyond the first ones, by component.
+    /// The call sites with names, largest first: stacks through the same lines are one. What is beyond
+    /// the first ones is summed up by component.
     pub fn named_sites(&self, recording: &Recording, symbolizer: &mut Symbolizer<'_>) -> Vec<CallSite> {
-        let (named, rest) = self.sites.split_at(self.sites.len().min(MAX_CALL_SITES));
-        let mut sites: Vec<CallSite> = named
-            .iter()
-            .map(|site| {
-                let stack = site.stack.map(|stack| recording.stack(stack));
-                CallSite {
-                    frames: stack.map_or_else(Vec::new, |stack| symbolizer.frames(stack.code_addrs())),
-                    note: site.note.or(stack.filter(|stack| stack.truncated).map(|_| "the stack ends early")),
-                    ..unnamed(site)
-                }
-            })
-            .collect();
-        let mut others: HashMap<Component, CallSite> = HashMap::new();
-        for site in rest {
-            let other = others.entry(site.component).or_insert_with(|| CallSite {
-                bytes: 0,
-                faults: 0,
-                note: Some("many smaller call sites"),
-                ..unnamed(site)
-            });
-            other.bytes += site.bytes;
-            other.faults += site.faults;
+        let (named, unnamed) = self.sites.split_at(self.sites.len().min(MAX_NAMED_STACKS));
+        let mut merged: HashMap<SiteKey, CallSite> = HashMap::new();
+        for site in named {
+            let stack = site.stack.map(|stack| recording.stack(stack));
+            let frames = stack.map_or_else(Vec::new, |stack| symbolizer.frames(stack.code_addrs()));
+            let truncated = stack.filter(|stack| stack.truncated).map(|_| "the stack ends early");
+            let site = CallSite { frames, note: site.note.or(truncated), ..without_frames(site) };
+            merge(&mut merged, SiteKey::of(&site), site);
         }
-        sites.extend(others.into_values());
-        sites.sort_by(|a, b| b.bytes.cmp(&a.bytes).then(a.component.cmp(&b.component)));
+        let mut sites: Vec<CallSite> = merged.into_values().collect();
+        sort_sites(&mut sites);
+        let mut smaller: HashMap<SiteKey, CallSite> = HashMap::new();
+        let cut = sites.split_off(sites.len().min(MAX_CALL_SITES));
+        for site in cut.into_iter().chain(unnamed.iter().map(without_frames)) {
+            let site = CallSite { frames: Vec::new(), note: Some(SMALLER_SITES), ..site };
+            merge(&mut smaller, SiteKey::of(&site), site);
+        }
+        sites.extend(smaller.into_values());
+        sort_sites(&mut sites);
         sites
     }
 
@@ -159,7 +157,47 @@ impl Account {
     }
 }
 
-fn unnamed(site: &RawCallSite) -> CallSite {
+/// What makes two call sites one: the component, the lines, how the stack ends.
+#[derive(PartialEq, Eq, Hash)]
+struct SiteKey {
+    component: Component,
+    lines: Vec<(Option<String>, Option<String>, Option<u32>)>,
+    note: Option<&'static str>,
+}
+
+impl SiteKey {
+    fn of(site: &CallSite) -> Self {
+        // Code without a name is told apart by its address.
+        let function = |frame: &Frame| frame.function.clone().or_else(|| Some(format!("{:#x}", frame.address)));
+        let lines = site.frames.iter().map(|frame| (function(frame), frame.file.clone(), frame.line)).collect();
+        Self { component: site.component, lines, note: site.note }
+    }
+}
+
+fn merge(sites: &mut HashMap<SiteKey, CallSite>, key: SiteKey, site: CallSite) {
+    match sites.entry(key) {
+        Entry::Vacant(place) => {
+            place.insert(site);
+        }
+        Entry::Occupied(mut place) => {
+            let kept = place.get_mut();
+            let faults = kept.faults + site.faults;
+            let stood_for = kept.weight * kept.faults as f64 + site.weight * site.faults as f64;
+            kept.weight = if faults == 0 { 0.0 } else { stood_for / faults as f64 };
+            kept.bytes += site.bytes;
+            kept.faults = faults;
+        }
+    }
+}
+
+fn sort_sites(sites: &mut [CallSite]) {
+    sites.sort_by(|a, b| {
+        let by_place = || a.frames.iter().map(|f| f.address).cmp(b.frames.iter().map(|f| f.address));
+        b.bytes.cmp(&a.bytes).then_with(|| a.component.cmp(&b.component)).then_with(by_place)
+    });
+}
+
+fn without_frames(site: &RawCallSite) -> CallSite {
     CallSite {
         component: site.component,
         bytes: site.bytes,

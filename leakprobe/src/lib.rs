@@ -29,6 +29,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 
+use self::address::AddrRange;
 use self::attribute::last_known;
 use self::look::{Look, look};
 use self::report::Report;
@@ -53,12 +54,21 @@ pub struct Request {
     pub arguments: Vec<String>,
 }
 
+/// What a look yields.
+pub struct Outcome {
+    /// The report.
+    pub report: Report,
+    /// The probes, still attached: taking them down takes the kernel about a second, in which nobody
+    /// should wait for the report.
+    pub probes: Option<Tracer>,
+}
+
 /// Looks at a process and reports.
 ///
 /// # Errors
 /// [`TargetError`] or [`trace::AttachError`] somewhere in the chain where the process cannot be looked at
 /// at all; whatever is merely missing from the answer is in the report.
-pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Report> {
+pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Outcome> {
     let target = Target::open(request.pid)?;
     let started_at = SystemTime::now();
     let (modules, mut gaps) = modules::open_all(&target, &target.regions());
@@ -89,7 +99,7 @@ pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Re
     report.call_sites = call_sites;
     report.gaps = gaps;
     report.findings = diagnose::diagnose(&report.facts());
-    Ok(report)
+    Ok(Outcome { report, probes: window.probes })
 }
 
 /// What the window yielded.
@@ -104,6 +114,7 @@ struct Window {
     seconds: f64,
     recording: Recording,
     tracing: Tracing,
+    probes: Option<Tracer>,
 }
 
 impl Window {
@@ -117,6 +128,7 @@ impl Window {
             seconds: 0.0,
             recording: Recording::default(),
             tracing: Tracing::default(),
+            probes: None,
         }
     }
 }
@@ -132,7 +144,7 @@ async fn watch_window(
     tell: &mut dyn FnMut(Progress),
 ) -> Result<Window> {
     let mut recording = Recording::new(host::monotonic_ns(), host::brk_addr(&target.regions()));
-    let mut tracer = Tracer::attach(&watched(target, runtimes), request.verbose)?;
+    let mut tracer = Tracer::attach(&watched(target, modules, runtimes), request.verbose)?;
     let start = see(target, modules, runtimes)?;
     let (ended, lasted) =
         watch::watch(target, &mut tracer, &mut recording, unwinder, request.duration, tell).await?;
@@ -147,6 +159,7 @@ async fn watch_window(
     let end_word = if ended_early && ended != End::Exec { End::Exited.word() } else { ended.word() };
     Ok(Window {
         tracing: tracer.summary(&recording)?,
+        probes: Some(tracer),
         start,
         end: Some(end),
         watched: true,
@@ -161,11 +174,14 @@ fn see(target: &Target, modules: &[modules::Module], runtimes: &Runtimes) -> Res
     look(target, modules, runtimes)?.ok_or_else(|| TargetError::Exited { pid: target.pid() }.into())
 }
 
-fn watched(target: &Target, runtimes: &Runtimes) -> Watched {
+fn watched(target: &Target, modules: &[modules::Module], runtimes: &Runtimes) -> Watched {
+    let race_text = runtimes.race_text(modules);
+    let hull = race_text.first().zip(race_text.last());
     let go = runtimes.go.as_ref();
     Watched {
         pid: target.pid().unsigned_abs(),
         go_text: go.map(|go| go.text_range()),
+        race_text: hull.and_then(|(first, last)| AddrRange::new(first.start_addr, last.end_addr)),
         race_calls: go.and_then(|go| go.race_call_range()),
         go_heap: go.and_then(|go| go.stack_range(target)),
     }

@@ -55,9 +55,10 @@ fn look_and_report(arguments: &Arguments) -> Result<()> {
         arguments: std::env::args().skip(1).collect(),
     };
     let mut shown = progress::Line::new(arguments.quiet);
-    let report = runtime.block_on(run(&request, &mut |progress: Progress| shown.show(progress)));
+    let outcome = runtime.block_on(run(&request, &mut |progress: Progress| shown.show(progress)));
     shown.clear();
-    write_report(arguments, &report?, output)
+    let outcome = outcome?;
+    write_report(arguments, &outcome.report, output)
 }
 
 fn write_report(arguments: &Arguments, report: &Report, output: Option<File>) -> Result<()> {

@@ -94,6 +94,7 @@ pub async fn watch(
     let mut drains = interval(DRAIN_EVERY);
     drains.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut tells = interval(PROGRESS_EVERY);
+    drains.reset();
     tells.reset();
 
     let started = Instant::now();

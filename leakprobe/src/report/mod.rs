@@ -22,6 +22,9 @@ pub use crate::diagnose::Finding;
 /// The schema's name, the first field of the JSON.
 pub const SCHEMA: &str = "leakprobe.report/1";
 
+/// The note of a call site that stands for those too small to list. They do have stacks.
+pub const SMALLER_SITES: &str = "many smaller call sites";
+
 /// What a report is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {

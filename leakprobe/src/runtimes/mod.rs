@@ -109,7 +109,8 @@ impl Runtimes {
         CodeRoles::new(modules, functions.chain(race))
     }
 
-    fn race_text(&self, modules: &[Module]) -> Vec<AddrRange> {
+    /// The C++ code of the race detector, ascending; empty without -race.
+    pub fn race_text(&self, modules: &[Module]) -> Vec<AddrRange> {
         let (Some(go), Some(exe), true) = (&self.go, modules.iter().find(|module| module.is_exe), self.is_race())
         else {
             return Vec::new();
@@ -119,9 +120,10 @@ impl Runtimes {
             let start_addr = symbol.svma.checked_add(exe.load_bias)?;
             Some((symbol.name.as_str(), AddrRange::with_len(start_addr, symbol.len_bytes.max(1))?))
         });
+        let code = exe.code_ranges(); // the symbols name data too
         sanitizer::race_text_ranges(by_symbol.chain(go.functions()))
             .into_iter()
-            .filter(|range| exe.span.contains(range.start_addr))
+            .filter(|range| code.iter().any(|code| code.contains(range.start_addr)))
             .collect()
     }
 

@@ -39,6 +39,16 @@ impl Module {
         PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
     }
 
+    /// Where its executable segments are mapped.
+    pub fn code_ranges(&self) -> Vec<AddrRange> {
+        let executable = self.elf.segments().iter().filter(|segment| segment.executable);
+        executable
+            .filter_map(|segment| {
+                AddrRange::with_len(self.load_bias.wrapping_add(segment.svma), segment.memory_bytes)
+            })
+            .collect()
+    }
+
     /// The last part of the path.
     pub fn name(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or(&self.path)

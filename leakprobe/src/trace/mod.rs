@@ -98,6 +98,8 @@ pub struct Watched {
     pub pid: u32,
     /// Go's text.
     pub go_text: Option<AddrRange>,
+    /// The race detector's C++ code.
+    pub race_text: Option<AddrRange>,
     /// The functions through which Go enters the race detector.
     pub race_calls: Option<AddrRange>,
     /// Where goroutine stacks may lie.
@@ -240,6 +242,7 @@ const _: () = assert!(LOSSES.len() + 1 == counter::SLOTS as usize); // all but F
 fn load(watched: &Watched, verbose: bool) -> Result<Ebpf, aya::EbpfError> {
     let bounds = |range: Option<AddrRange>| range.map_or((0u64, 0u64), |range| (range.start_addr, range.end_addr));
     let (text_start, text_end) = bounds(watched.go_text);
+    let (race_text_start, race_text_end) = bounds(watched.race_text);
     let (race_start, race_end) = bounds(watched.race_calls);
     let (heap_start, heap_end) = bounds(watched.go_heap);
     let has_task_regs = u32::from(probes::has_task_regs());
@@ -249,6 +252,8 @@ fn load(watched: &Watched, verbose: bool) -> Result<Ebpf, aya::EbpfError> {
         .set_global("HAS_TASK_REGS", &has_task_regs, true)
         .set_global("GO_TEXT_START", &text_start, true)
         .set_global("GO_TEXT_END", &text_end, true)
+        .set_global("RACE_TEXT_START", &race_text_start, true)
+        .set_global("RACE_TEXT_END", &race_text_end, true)
         .set_global("RACE_CALL_START", &race_start, true)
         .set_global("RACE_CALL_END", &race_end, true)
         .set_global("GO_HEAP_START", &heap_start, true)

@@ -47,6 +47,8 @@ impl<'a> GoCode<'a> {
 pub struct Unwinder<'a> {
     native: NativeUnwinder,
     go: Option<GoCode<'a>>,
+    /// Where files are mapped whose code runs.
+    code: Vec<AddrRange>,
 }
 
 /// The registers an unwinder needs.
@@ -80,7 +82,8 @@ enum GoFrame {
 impl<'a> Unwinder<'a> {
     /// Reads the unwind tables of `modules`.
     pub fn new(modules: &[Module], go: Option<GoCode<'a>>) -> Self {
-        Self { native: NativeUnwinder::new(modules), go }
+        let code = modules.iter().flat_map(Module::code_ranges).collect();
+        Self { native: NativeUnwinder::new(modules), go, code }
     }
 
     /// The frames of a captured thread, innermost first.
@@ -89,8 +92,9 @@ impl<'a> Unwinder<'a> {
         if !exact.truncated {
             return exact;
         }
-        // The kernel's own walk along frame pointers, of code that keeps them and was not copied.
-        let by_pointers: Vec<u64> = raw.frames().collect();
+        // The kernel's own walk along frame pointers, of code that keeps them and was not copied. Where
+        // code uses that register for something else, it leads out of all code: there it ends.
+        let by_pointers: Vec<u64> = raw.frames().take_while(|addr| self.is_code(*addr)).collect();
         if by_pointers.len() <= exact.addrs.len() {
             return exact;
         }
@@ -158,6 +162,10 @@ impl<'a> Unwinder<'a> {
 
     fn is_race_call(&self, addr: u64) -> bool {
         self.go.as_ref().and_then(|go| go.race_calls).is_some_and(|range| range.contains(addr))
+    }
+
+    fn is_code(&self, addr: u64) -> bool {
+        self.code.iter().any(|span| span.contains(addr))
     }
 
     fn ends_at_root(&self, addrs: &[u64]) -> bool {

@@ -14,7 +14,7 @@ use super::owners::{Owner, SHORT_COLUMNS};
 use super::units::{counted, share, size_cell};
 use crate::diagnose::GROWTH_MIN_BYTES;
 use crate::report::escape::printable;
-use crate::report::{Frame, Report};
+use crate::report::{Frame, Report, SMALLER_SITES};
 
 /// Entries shown; JSON has all of them.
 const SITES_MAX: usize = 10;
@@ -46,6 +46,8 @@ pub struct Sites<'a> {
     grouping: Grouping,
     total_bytes: u64,
     with_stack_bytes: u64,
+    /// Of those the report itself left out.
+    unlisted_bytes: u64,
 }
 
 struct Entry<'a> {
@@ -80,9 +82,14 @@ struct Place {
 impl<'a> Sites<'a> {
     /// The report's call sites, the biggest first.
     pub fn of(report: &'a Report, grouping: Grouping) -> Self {
-        let mut sites = Self { entries: Vec::new(), grouping, total_bytes: 0, with_stack_bytes: 0 };
+        let mut sites = Self { entries: Vec::new(), grouping, total_bytes: 0, with_stack_bytes: 0, unlisted_bytes: 0 };
         for site in &report.call_sites {
             sites.total_bytes = sites.total_bytes.saturating_add(site.bytes);
+            if site.note == Some(SMALLER_SITES) {
+                sites.with_stack_bytes = sites.with_stack_bytes.saturating_add(site.bytes);
+                sites.unlisted_bytes = sites.unlisted_bytes.saturating_add(site.bytes);
+                continue;
+            }
             if !site.frames.is_empty() {
                 sites.with_stack_bytes = sites.with_stack_bytes.saturating_add(site.bytes);
             }
@@ -153,11 +160,14 @@ impl<'a> Sites<'a> {
             return page.prose(Paint::Plain, "  ", "No call site was recorded.");
         }
         let rest = self.entries.get(SITES_MAX..).unwrap_or_default();
-        if rest.is_empty() {
+        let bytes = rest.iter().map(|entry| entry.bytes).fold(self.unlisted_bytes, u64::saturating_add);
+        if bytes == 0 {
             return Ok(());
         }
-        let bytes = rest.iter().map(|entry| entry.bytes).fold(0, u64::saturating_add);
-        let many = counted(rest.len() as u64, "smaller call site", "smaller call sites");
+        let many = match self.unlisted_bytes {
+            0 => counted(rest.len() as u64, "smaller call site", "smaller call sites"),
+            _ => SMALLER_SITES.to_owned(),
+        };
         page.line(&[
             Span::right(Paint::Plain, &size_cell(bytes), BYTES_COLUMNS),
             Span::new(Paint::Dim, &format!("  {many}")),
