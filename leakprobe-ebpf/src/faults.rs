@@ -12,7 +12,7 @@ use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::debug;
 use leakprobe_ebpf::{Event, counter, kind};
 
-use crate::record::{count, send, target_tid};
+use crate::record::{count, is_capturing, send, target_tid};
 
 #[raw_tracepoint]
 pub fn fault_user(ctx: RawTracePointContext) -> u32 {
@@ -35,6 +35,9 @@ pub fn fault_kernel(ctx: RawTracePointContext) -> u32 {
 #[inline(always)]
 fn try_fault(ctx: &RawTracePointContext, kind: u32) -> Result<(), u32> {
     let Some(tid) = target_tid() else { return Ok(()) };
+    if kind == kind::FAULT_KERNEL && is_capturing(tid) {
+        return Ok(());
+    }
     let fault_addr: u64 = ctx.arg(0);
     if fault_addr >> 63 != 0 {
         return Ok(()); // the kernel's own half: not the process's memory

@@ -50,8 +50,10 @@ pub mod counter {
     pub const STACKS_UNREADABLE: u32 = 7;
     /// Events dropped inside the kernel program because its scratch memory was missing: never, in theory.
     pub const SCRATCH_MISSING: u32 = 8;
+    /// Stacks left out since another one was being captured on the same processor.
+    pub const STACKS_SCRATCH_BUSY: u32 = 9;
     /// How many slots there are.
-    pub const SLOTS: u32 = 9;
+    pub const SLOTS: u32 = 10;
 }
 
 /// One thing that happened to the process's memory. 64 bytes.

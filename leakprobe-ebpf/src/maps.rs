@@ -25,7 +25,8 @@ pub static PENDING: HashMap<u64, PendingCall> =
     HashMap::with_max_entries(PENDING_CALLS, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
 
 /// Room for one record with its stack, by processor: too large for the 512 bytes a BPF program has.
-/// Tracing programs do not nest on a processor, so one is enough.
+/// Whoever fills it has [`Scratch::owner`] set: reading the target's memory may itself take a fault, and
+/// so run a program inside the program, and a kernel may preempt one program by another.
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
@@ -34,6 +35,10 @@ pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 pub struct Scratch {
     /// What is sent, cut to length.
     pub record: StackedEvent,
+    /// Thread for which it is being filled; 0 for none.
+    pub owner: u32,
+    /// Not used.
+    pub padding: u32,
     /// User registers (`struct pt_regs`, or arm64's `struct user_pt_regs`).
     pub regs: [u64; REGS_WORDS],
     /// Never written: reads whose length the verifier cannot relate to their offset stay inside the map.

@@ -8,7 +8,7 @@ use leakprobe_ebpf::{
     counter,
 };
 
-use crate::maps::{COUNTERS, EVENTS, SCRATCH, SETTINGS, TARGET_TGID};
+use crate::maps::{COUNTERS, EVENTS, SCRATCH, SETTINGS, Scratch, TARGET_TGID};
 use crate::stack::{self, Extent};
 
 /// The current thread's id where it belongs to the watched process.
@@ -57,8 +57,39 @@ pub fn send<const INTO_GO: bool, C: EbpfContext>(
         return send_plain(event, full_slot);
     }
     let scratch = SCRATCH.get_ptr_mut(0).ok_or(counter::SCRATCH_MISSING)?;
-    // SAFETY: the entry is this processor's, and tracing programs do not nest on a processor.
+    // SAFETY: the entry is this processor's, and `owner` keeps programs that interrupt this one out.
     let scratch = unsafe { &mut *scratch };
+    if scratch.owner != 0 {
+        count(counter::STACKS_SCRATCH_BUSY);
+        return send_plain(event, full_slot);
+    }
+    scratch.owner = event.tid;
+    let sent = send_with_stack::<INTO_GO, C>(ctx, scratch, event, regs, weight, waiting_bytes, full_slot);
+    scratch.owner = 0;
+    sent
+}
+
+/// Whether this very thread's stack is being captured on this processor: then the fault is the capture's
+/// own, on memory that is not there, and none of the program's.
+#[inline(always)]
+pub fn is_capturing(tid: u32) -> bool {
+    match SCRATCH.get_ptr(0) {
+        // SAFETY: a word of this processor's own entry.
+        Some(scratch) => unsafe { (*scratch).owner == tid },
+        None => false,
+    }
+}
+
+#[inline(always)]
+fn send_with_stack<const INTO_GO: bool, C: EbpfContext>(
+    ctx: &C,
+    scratch: &mut Scratch,
+    event: &mut Event,
+    regs: *const u8,
+    weight: u32,
+    waiting_bytes: u64,
+    full_slot: u32,
+) -> Result<(), u32> {
     let Some(extent) = stack::capture::<INTO_GO, C>(ctx, scratch, regs) else {
         count(counter::STACKS_UNREADABLE);
         return send_plain(event, full_slot);

@@ -166,23 +166,26 @@ fn copy_race_caller(stack: &mut Stack) {
 #[inline(always)]
 fn follow_goroutine(stack: &mut Stack) {
     let mut frame_addr = 0;
-    if is_go_frame(stack.bp) {
-        frame_addr = stack.bp;
-    }
-    if frame_addr == 0 {
-        for index in 0..SCANNED_WORDS {
-            if (index + 1) * 8 > stack.caller_copy_bytes as usize {
-                break;
-            }
-            // SAFETY: the index is inside `caller_copy`, checked above and by its constant bound.
-            let word = unsafe { stack.caller_copy.as_ptr().cast::<u64>().add(index).read() };
-            // On the goroutine's own stack, what lies below the caller is no frame of it any more.
-            let below = is_goroutine_stack(stack.caller_sp) && word <= stack.caller_sp;
-            if !below && is_go_frame(word) {
-                frame_addr = word;
-                break;
-            }
+    for index in 0..SCANNED_WORDS {
+        if (index + 2) * 8 > stack.caller_copy_bytes as usize {
+            break;
         }
+        // SAFETY: both words are inside `caller_copy`, checked above and by the constant bound.
+        let (word, above) = unsafe {
+            let at = stack.caller_copy.as_ptr().cast::<u64>().add(index);
+            (at.read(), at.add(1).read())
+        };
+        // On the goroutine's own stack, what lies below the caller is no frame of it any more. A saved
+        // frame pointer has the return address above it; other pointers to frames do not.
+        let below = is_goroutine_stack(stack.caller_sp) && word <= stack.caller_sp;
+        if !below && is_go_text(above) && is_go_frame(word) {
+            frame_addr = word;
+            break;
+        }
+    }
+    // C code may have left the register alone; on the way from the race detector it is mostly stale.
+    if frame_addr == 0 && is_go_frame(stack.bp) {
+        frame_addr = stack.bp;
     }
     if frame_addr == 0 {
         for index in 0..SCANNED_WORDS {

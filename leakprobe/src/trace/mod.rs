@@ -227,7 +227,7 @@ impl AsFd for Tracer {
 }
 
 /// Every way in which the kernel side can lose something, by the name it has in the report.
-const LOSSES: [(u32, &str); 8] = [
+const LOSSES: [(u32, &str); 9] = [
     (counter::FAULTS_RING_FULL, "faults_ring_full"),
     (counter::CALLS_RING_FULL, "calls_ring_full"),
     (counter::CALLS_PENDING_FULL, "calls_pending_full"),
@@ -235,6 +235,7 @@ const LOSSES: [(u32, &str); 8] = [
     (counter::EXITS_RING_FULL, "exits_ring_full"),
     (counter::STACKS_RING_BUSY, "stacks_ring_busy"),
     (counter::STACKS_UNREADABLE, "stacks_unreadable"),
+    (counter::STACKS_SCRATCH_BUSY, "stacks_scratch_busy"),
     (counter::SCRATCH_MISSING, "scratch_missing"),
 ];
 const _: () = assert!(LOSSES.len() + 1 == counter::SLOTS as usize); // all but FAULTS_SEEN
