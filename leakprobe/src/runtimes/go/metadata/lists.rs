@@ -101,10 +101,9 @@ pub fn random_states(reader: &Reader<'_>, found: &mut Vec<AddrRange>) -> Result<
     let list = read_list(reader.memory, free.data_addr, free.len)?;
     let mut states: BTreeSet<u64> = list.into_iter().collect();
     let mut thread_addr = reader.memory.read_u64(reader.globals.addr(Global::Allm)?)?;
-    for _ in 0..MAX_THREADS {
-        if thread_addr == 0 {
-            break;
-        }
+    let mut threads_left = MAX_THREADS;
+    while thread_addr != 0 {
+        threads_left = threads_left.checked_sub(1).context("threads without end")?;
         states.insert(reader.memory.read_u64(thread_addr.wrapping_add(state_offset))?);
         thread_addr = reader.memory.read_u64(thread_addr.wrapping_add(reader.layout.alllink_offset))?;
     }
