@@ -4,7 +4,7 @@
 //! its header; the header alone proves nothing until Go's module data is found pointing back at it. Refuses
 //! a table without module data: since Go 1.26 only that knows where the text starts.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 use super::super::image::Image;
 use super::{Header, Pclntab, u64_at};
@@ -14,7 +14,7 @@ use crate::target::elf::ElfFile;
 /// The section's name, and the one Go's own linker gives it in position-independent executables.
 const SECTIONS: [&str; 2] = [".gopclntab", ".data.rel.ro.gopclntab"];
 /// Bytes of funcdata kept: the inline trees of the largest programs take some 30 MiB.
-const MAX_FUNCDATA_BYTES: usize = 512 << 20;
+const MAX_FUNCDATA_BYTES: u64 = 512 << 20;
 /// A table larger than this no program has; those of the largest take some 150 MiB.
 const MAX_TABLE_BYTES: u64 = 1 << 30;
 
@@ -46,13 +46,12 @@ fn gofunc_offset(go_minor: Option<u32>) -> u64 {
 
 /// Finds and checks the table of `elf`; `None` where there is none.
 pub fn locate(elf: &ElfFile, go_minor: Option<u32>) -> Result<Option<Pclntab>> {
-    let candidates = candidates(elf)?;
+    let image = Image::new(elf)?;
+    let candidates = candidates(elf, &image);
     if candidates.is_empty() {
         return Ok(None);
     }
-    let image = Image::new(elf)?;
-    for table_svma in candidates {
-        let Some(header) = image.bytes_from(table_svma).and_then(Header::parse) else { continue };
+    for (table_svma, header) in candidates {
         for module_svma in module_places(elf, &image, table_svma) {
             if let Some(module) = Module::read(&image, module_svma, table_svma, &header) {
                 return module.table(elf, &image, table_svma, go_minor).map(Some);
@@ -63,27 +62,20 @@ pub fn locate(elf: &ElfFile, go_minor: Option<u32>) -> Result<Option<Pclntab>> {
 }
 
 /// Addresses of what looks like the table's header.
-fn candidates(elf: &ElfFile) -> Result<Vec<u64>> {
-    for name in SECTIONS {
-        if let Some(section) = elf.section(name)
-            && let Some(data) = elf.section_data(name)?
-            && Header::parse(&data).is_some()
-        {
-            return Ok(vec![section.svma]);
-        }
+fn candidates(elf: &ElfFile, image: &Image) -> Vec<(u64, Header)> {
+    let at = |svma: u64| Some((svma, Header::parse(image.bytes_at(svma, Header::LEN_BYTES)?)?));
+    let section = SECTIONS.iter().find_map(|name| at(elf.section(name)?.svma));
+    if let Some(candidate) = section {
+        return vec![candidate];
     }
-    let mut found = Vec::new();
-    for segment in elf.segments().iter().filter(|segment| !segment.executable) {
-        let end_offset = segment.file_offset.saturating_add(segment.file_bytes);
-        let Ok(data) = elf.file_bytes(segment.file_offset..end_offset) else { continue };
-        let skipped = usize::try_from(segment.svma.wrapping_neg() % 8)?;
-        let aligned = (skipped..data.len()).step_by(8);
-        let headers = aligned.filter(|&offset| Header::parse(&data[offset..]).is_some());
-        for offset in headers.take(MAX_CANDIDATES) {
-            found.push(segment.svma.wrapping_add(u64::try_from(offset)?));
-        }
-    }
-    Ok(found)
+    let data = image.aligned_data(|segment| !segment.executable);
+    let headers = data.into_iter().flat_map(|(start_svma, data)| {
+        let places = (0_u64..).step_by(8).zip((0..data.len()).step_by(8));
+        places.filter_map(move |(offset, index)| {
+            Some((start_svma.wrapping_add(offset), Header::parse(&data[index..])?))
+        })
+    });
+    headers.take(MAX_CANDIDATES).collect()
 }
 
 /// Where the module data may be: its section (since Go 1.26), or whatever points at the table.
@@ -123,15 +115,17 @@ impl Module {
         if !in_text {
             bail!("Go's module data places the text outside the executable segments");
         }
-        let len_bytes = usize::try_from(self.table_end_svma - table_svma)?;
-        let table = image.bytes_from(table_svma).and_then(|rest| rest.get(..len_bytes));
-        let table = table.context("the Go function table is cut short")?.to_vec();
+        let len_bytes = self.table_end_svma - table_svma;
+        let table = image.bytes_at(table_svma, len_bytes).unwrap_or_default().to_vec();
+        if u64::try_from(table.len())? != len_bytes {
+            bail!("the Go function table is cut short");
+        }
         // Without funcdata functions keep their names and lines, and nothing is expanded.
         let funcdata = image
             .word(self.svma.saturating_add(gofunc_offset(go_minor)))
-            .and_then(|gofunc_svma| image.bytes_from(gofunc_svma))
-            .map(|rest| rest[..rest.len().min(MAX_FUNCDATA_BYTES)].to_vec());
-        Pclntab::from_bytes(table, self.text_svma, funcdata.unwrap_or_default())
+            .and_then(|gofunc_svma| image.bytes_at(gofunc_svma, MAX_FUNCDATA_BYTES))
+            .unwrap_or_default();
+        Pclntab::from_bytes(table, self.text_svma, funcdata.to_vec())
     }
 }
 
@@ -158,7 +152,7 @@ impl Header {
             functions_offset: field(64)?,
         };
         let offsets = [
-            Self::LEN_BYTES,
+            usize::try_from(Self::LEN_BYTES).ok()?,
             header.names_offset,
             header.units_offset,
             header.files_offset,

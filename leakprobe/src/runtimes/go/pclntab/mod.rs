@@ -53,7 +53,7 @@ struct Header {
 }
 
 impl Header {
-    const LEN_BYTES: usize = 72;
+    const LEN_BYTES: u64 = 72;
 }
 
 /// A function of the table.
@@ -297,4 +297,4 @@ fn text_at(data: &[u8], offset: usize) -> Option<&str> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const TEXT_SVMA: u64 = 0x40_1000;
+pub const TEXT_SVMA: u64 = 0x40_1000;
 
 /// A table of the Go 1.20 form under construction.
 struct Builder {
@@ -36,7 +36,7 @@ fn words(values: &[u32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// `main.outer` of 0x40 bytes, into which `main.inner` is inlined at 0x10..0x20, and `runtime.racecall`,
+/// The table: `main.outer` of 0x40 bytes, into which `main.inner` is inlined at 0x10..0x20, and `runtime.racecall`,
 /// written in assembly, of 0x20 bytes.
 fn table() -> (Vec<u8>, Vec<u8>) {
     let mut builder = Builder { names: vec![], files: vec![], values: vec![0] };
@@ -83,7 +83,7 @@ fn text() -> AddrRange {
     AddrRange::with_len(TEXT_SVMA, 0x60).unwrap()
 }
 
-fn parsed() -> Pclntab {
+pub fn parsed() -> Pclntab {
     let (table, funcdata) = table();
     Pclntab::from_bytes(table, text(), funcdata).unwrap()
 }
