@@ -38,8 +38,11 @@ use self::symbolize::Symbolizer;
 use self::target::{Target, TargetError, modules};
 use self::trace::recording::Recording;
 use self::trace::{Tracer, Tracing, Watched, probes};
-use self::unwind::{GoCode, Unwinder};
+use self::unwind::Unwinder;
 use self::watch::{End, Progress};
+
+/// Go's arenas follow each other; no window is long enough for the heap to grow by more.
+const HEAP_ROOM_BYTES: u64 = 1 << 40;
 
 /// What to look at, and for how long.
 #[derive(Clone, Debug)]
@@ -74,7 +77,7 @@ pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Ou
     let (modules, mut gaps) = modules::open_all(&target, &target.regions());
     let (runtimes, unread) = Runtimes::find(&target, &modules);
     gaps.extend(unread);
-    let go = runtimes.go.as_ref().map(GoCode::of);
+    let go = runtimes.go_code(&modules);
     let roles = runtimes.code_roles(&modules);
 
     let window = if request.duration.is_zero() {
@@ -180,9 +183,14 @@ fn watched(target: &Target, modules: &[modules::Module], runtimes: &Runtimes) ->
     let go = runtimes.go.as_ref();
     Watched {
         pid: target.pid().unsigned_abs(),
-        go_text: go.map(|go| go.text_range()),
+        go_text: go.and_then(|go| go.text_range()),
         race_text: hull.and_then(|(first, last)| AddrRange::new(first.start_addr, last.end_addr)),
         race_calls: go.and_then(|go| go.race_call_range()),
-        go_heap: go.and_then(|go| go.stack_range(target)),
+        go_heap: go.and_then(|go| stack_range(&go.heap_ranges(target).ok()?)),
     }
+}
+
+/// Where goroutine stacks may lie: from the heap's first arena to well beyond its last, since it grows.
+fn stack_range(heap: &[AddrRange]) -> Option<AddrRange> {
+    AddrRange::new(heap.first()?.start_addr, heap.last()?.end_addr.checked_add(HEAP_ROOM_BYTES)?)
 }

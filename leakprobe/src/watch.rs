@@ -99,7 +99,7 @@ pub async fn watch(
 
     let started = Instant::now();
     let rss_at_start_bytes = target.status().rss_bytes.unwrap_or(0);
-    let mut adapted = started;
+    tracer.begin()?;
     tell(Progress::Watching { pid: target.pid(), duration });
     loop {
         let wake = tokio::select! {
@@ -114,10 +114,7 @@ pub async fn watch(
         };
         match wake {
             Wake::Events => {}
-            Wake::Drain => {
-                tracer.adapt(adapted.elapsed().as_secs_f64())?;
-                adapted = Instant::now();
-            }
+            Wake::Drain => tracer.adapt()?,
             Wake::Tell => {
                 let rss_bytes = target.status().rss_bytes.unwrap_or(0);
                 let growth_bytes = rss_bytes.wrapping_sub(rss_at_start_bytes).cast_signed();

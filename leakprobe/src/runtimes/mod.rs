@@ -8,6 +8,7 @@ pub mod threads;
 
 use self::code::{CodeRoles, Role, go_role};
 use self::go::GoRuntime;
+use self::go::code::GoCode;
 use self::malloc::glibc;
 use self::threads::ThreadStack;
 use crate::address::AddrRange;
@@ -46,7 +47,7 @@ impl Runtimes {
     /// Finds what runs in the target. What is there and cannot be read is a gap.
     pub fn find(memory: &dyn Memory, modules: &[Module]) -> (Self, Vec<Gap>) {
         let mut gaps = Vec::new();
-        let exe = modules.iter().find(|module| module.is_exe);
+        let exe = exe(modules);
         let build = exe.and_then(|exe| GoBuildInfo::read(&exe.elf).unwrap_or_default());
         let go = match (exe, &build) {
             (Some(exe), Some(build)) => match GoRuntime::find(memory, &exe.elf, exe.load_bias, build) {
@@ -76,6 +77,11 @@ impl Runtimes {
         self.build.as_ref().is_some_and(GoBuildInfo::race)
     }
 
+    /// Go's code, where its function table was found.
+    pub fn go_code(&self, modules: &[Module]) -> Option<GoCode<'_>> {
+        GoCode::of(self.go.as_ref()?, exe(modules)?.load_bias)
+    }
+
     /// Reads everything now. What one runtime proves is not offered to the next.
     pub fn read(&self, memory: &dyn Memory, modules: &[Module], regions: &[Region], threads: &[Thread]) -> Reading {
         let main_tid = threads.first().map_or(0, |thread| thread.ns_tid);
@@ -84,7 +90,7 @@ impl Runtimes {
         if let Some(go) = &self.go {
             add(&mut findings, go.claims(memory));
         }
-        let exe = modules.iter().find(|module| module.is_exe);
+        let exe = exe(modules);
         if let Some(exe) = exe.filter(|_| self.is_race()) {
             let race = sanitizer::race_runtime(memory, regions, &exe.elf, exe.load_bias);
             add(&mut findings, race.findings);
@@ -103,7 +109,7 @@ impl Runtimes {
     /// The roles of the target's code.
     pub fn code_roles(&self, modules: &[Module]) -> CodeRoles {
         let Some(go) = &self.go else { return CodeRoles::new(modules, []) };
-        let functions = go.functions().map(|(name, range)| (range, go_role(name)));
+        let functions = go_functions(go, modules).map(|(name, range)| (range, go_role(name)));
         let race: Vec<(AddrRange, Role)> =
             self.race_text(modules).into_iter().map(|range| (range, Role::RaceRuntime)).collect();
         CodeRoles::new(modules, functions.chain(race))
@@ -111,7 +117,7 @@ impl Runtimes {
 
     /// The C++ code of the race detector, ascending; empty without -race.
     pub fn race_text(&self, modules: &[Module]) -> Vec<AddrRange> {
-        let (Some(go), Some(exe), true) = (&self.go, modules.iter().find(|module| module.is_exe), self.is_race())
+        let (Some(go), Some(exe), true) = (&self.go, exe(modules), self.is_race())
         else {
             return Vec::new();
         };
@@ -121,7 +127,7 @@ impl Runtimes {
             Some((symbol.name.as_str(), AddrRange::with_len(start_addr, symbol.len_bytes.max(1))?))
         });
         let code = exe.code_ranges(); // the symbols name data too
-        sanitizer::race_text_ranges(by_symbol.chain(go.functions()))
+        sanitizer::race_text_ranges(by_symbol.chain(go_functions(go, modules)))
             .into_iter()
             .filter(|range| code.iter().any(|code| code.contains(range.start_addr)))
             .collect()
@@ -137,6 +143,19 @@ impl Runtimes {
 /// The C linker keeps `.eh_frame`, Go's own linker writes none.
 fn is_externally_linked(elf: &ElfFile) -> bool {
     elf.section(".eh_frame").is_some()
+}
+
+/// Every function of the executable that Go's table lists, with its addresses in the process.
+fn go_functions<'a>(go: &'a GoRuntime, modules: &[Module]) -> impl Iterator<Item = (&'a str, AddrRange)> {
+    let load_bias = exe(modules).map_or(0, |exe| exe.load_bias);
+    go.pclntab().into_iter().flat_map(|table| table.functions()).filter_map(move |function| {
+        let start_addr = function.entry_svma.wrapping_add(load_bias);
+        Some((function.name(), AddrRange::new(start_addr, function.end_svma.wrapping_add(load_bias))?))
+    })
+}
+
+fn exe(modules: &[Module]) -> Option<&Module> {
+    modules.iter().find(|module| module.is_exe)
 }
 
 fn add(findings: &mut Findings, more: Findings) {

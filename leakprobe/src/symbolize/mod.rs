@@ -9,8 +9,8 @@ use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer as Blazesym};
 use serde::Serialize;
 
+use crate::runtimes::go::code::GoCode;
 use crate::target::modules::Module;
-use crate::unwind::GoCode;
 
 /// A frame of a stack.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -10,6 +10,7 @@ pub mod recording;
 mod tracefs;
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
@@ -119,6 +120,7 @@ pub struct Tracer {
     period: u32,
     sparsest_period: u32,
     faults_at_last_tick: u64,
+    last_tick: Instant,
 }
 
 impl Tracer {
@@ -143,12 +145,23 @@ impl Tracer {
             period: 0,
             sparsest_period: 1,
             faults_at_last_tick: 0,
+            last_tick: Instant::now(),
             _ebpf: ebpf,
         };
         tracer.set_period(FIRST_STACK_PERIOD);
-        tracer.sparsest_period = 1;
         tracer.probes = probes::attach(&mut tracer._ebpf)?;
+        tracer.last_tick = Instant::now();
         Ok(tracer)
+    }
+
+    /// The window begins: growth counts from here, at a rate that fits what was seen since attaching.
+    ///
+    /// # Errors
+    /// Where the counters cannot be read.
+    pub fn begin(&mut self) -> Result<()> {
+        self.adapt()?;
+        self.sparsest_period = self.period;
+        Ok(())
     }
 
     /// Takes what waits in the ring buffer into `recording`, unwinding each stack at once: captured, it
@@ -172,7 +185,9 @@ impl Tracer {
     ///
     /// # Errors
     /// Where the counters cannot be read.
-    pub fn adapt(&mut self, elapsed_seconds: f64) -> Result<()> {
+    pub fn adapt(&mut self) -> Result<()> {
+        let elapsed_seconds = self.last_tick.elapsed().as_secs_f64();
+        self.last_tick = Instant::now();
         let faults = self.count(counter::FAULTS_SEEN)?;
         let new = faults.saturating_sub(self.faults_at_last_tick);
         self.faults_at_last_tick = faults;

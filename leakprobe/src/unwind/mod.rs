@@ -9,39 +9,14 @@ mod native;
 
 use self::native::NativeUnwinder;
 use crate::address::AddrRange;
-use crate::runtimes::go::GoRuntime;
-use crate::runtimes::go::pclntab::{Pclntab, Role};
+use crate::runtimes::go::code::GoCode;
+use crate::runtimes::go::pclntab::Role;
 use crate::target::modules::Module;
 use crate::trace::decode::RawStack;
 use crate::trace::recording::Unwound;
 
 /// Frames kept of one stack; deeper ones end early and are counted as truncated.
 const MAX_FRAMES: usize = 128;
-
-/// What is known of Go in the target.
-#[derive(Clone, Copy)]
-pub struct GoCode<'a> {
-    /// Its function table.
-    pub pclntab: &'a Pclntab,
-    /// What is added to the table's addresses in the process.
-    pub load_bias: u64,
-    /// Its text.
-    pub text: AddrRange,
-    /// The assembly functions through which it enters the race detector.
-    pub race_calls: Option<AddrRange>,
-}
-
-impl<'a> GoCode<'a> {
-    /// What the unwinder needs of a Go runtime.
-    pub fn of(go: &'a GoRuntime) -> Self {
-        Self {
-            pclntab: &go.pclntab,
-            load_bias: go.load_bias,
-            text: go.text_range(),
-            race_calls: go.race_call_range(),
-        }
-    }
-}
 
 /// Unwinds stacks of one process.
 pub struct Unwinder<'a> {

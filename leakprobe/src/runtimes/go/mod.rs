@@ -6,6 +6,7 @@
 //! not prove itself gives a gap. The surprise: in a stripped program only the heap is found, as nothing else
 //! points at itself, so part of the runtime's own memory becomes gaps there.
 
+pub mod code;
 pub mod find;
 pub mod heap;
 pub mod image;
