@@ -33,6 +33,8 @@ struct Recipe {
     sources: Vec<PathBuf>,
     program: PathBuf,
     compiler: Command,
+    /// The last argument: what to compile.
+    input: String,
 }
 
 impl Recipe {
@@ -42,16 +44,17 @@ impl Recipe {
         let folder = places::repository().join("tests/workloads").join(language);
         let source = folder.join(program);
         ensure!(source.is_dir(), "workload {name}: there is no folder {}", source.display());
-        let (compiler, mut sources) = match language {
-            "c" => (gcc(&folder, program), vec![folder.join("contract.h")]),
+        let (compiler, input, mut sources) = match language {
+            "c" => (gcc(&folder), format!("{program}/main.c"), vec![folder.join("contract.h")]),
             "go" => {
-                (go(&folder, program)?, vec![folder.join("contract"), places::go_root()?.join("VERSION")])
+                let sources = vec![folder.join("contract"), places::go_root()?.join("VERSION")];
+                (go(&folder, program)?, format!("./{program}"), sources)
             }
             _ => bail!("workload {name}: no compiler is known for {language}"),
         };
         sources.push(source);
         let program = places::target().join("workloads").join(language).join(program);
-        Ok(Self { sources, program, compiler })
+        Ok(Self { sources, program, compiler, input })
     }
 
     fn build(&mut self, name: &str) -> Result<()> {
@@ -59,7 +62,7 @@ impl Recipe {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         // Renamed into place: another test process may be starting the old program right now.
         let unfinished = self.program.with_extension(process::id().to_string());
-        let output = self.compiler.arg("-o").arg(&unfinished).output();
+        let output = self.compiler.arg("-o").arg(&unfinished).arg(&self.input).output();
         let output = output.with_context(|| format!("run {:?} for {name}", self.compiler.get_program()))?;
         ensure!(
             output.status.success(),
@@ -72,10 +75,9 @@ impl Recipe {
     }
 }
 
-fn gcc(folder: &Path, program: &str) -> Command {
+fn gcc(folder: &Path) -> Command {
     let mut gcc = Command::new("gcc");
     gcc.current_dir(folder).args(["-O2", "-g", "-Wall", "-Wextra", "-pthread", "-I."]);
-    gcc.arg(format!("{program}/main.c"));
     gcc
 }
 
@@ -97,7 +99,6 @@ fn go(folder: &Path, program: &str) -> Result<Command> {
     if program.starts_with("race_") {
         go.arg("-race");
     }
-    go.arg(format!("./{program}"));
     Ok(go)
 }
 
