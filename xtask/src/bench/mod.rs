@@ -1,14 +1,17 @@
 //! `cargo xtask bench`: what being watched costs, measured on this machine, side by side.
 //!
-//! The sides alternate and their order turns from round to round, so that a machine that grows warm or
-//! busy slows all of them; what is printed is the ratio within a round. Nothing is asserted: a figure
-//! from a busy machine is a figure about that machine.
+//! Every watched measurement stands between two unwatched ones and is divided by their mean, so that a
+//! machine that grows warm or busy changes both sides. Nothing is asserted: a figure from a busy machine
+//! is a figure about that machine.
 
+mod machine;
 mod requests;
 mod storm;
 mod watcher;
 
-use anyhow::Result;
+use std::io::Write;
+
+use anyhow::{Context, Result};
 
 use crate::command::{build_leakprobe, ensure_root};
 use crate::setup;
@@ -21,6 +24,11 @@ pub(crate) fn run(rounds: u32) -> Result<()> {
     requests::run(&leakprobe, rounds)?;
     println!();
     storm::run(&leakprobe, rounds)
+}
+
+/// Shows a line that is not finished yet.
+fn flush() -> Result<()> {
+    std::io::stdout().flush().context("write to stdout")
 }
 
 /// Several measurements of the same thing.

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use leakprobe_tests::Workload;
 
 use super::Samples;
+use super::machine::CpuTime;
 use super::watcher::{Bill, Kind, Watcher};
 
 const MEASURED: Duration = Duration::from_secs(5);
@@ -21,26 +22,21 @@ pub(super) fn run(leakprobe: &Path, rounds: u32) -> Result<()> {
     );
     let mut alone_rates = Samples::default();
     let mut ratios = Samples::default();
+    let mut shares_of_others = Samples::default();
     let mut bills = Vec::new();
     for round in 0..rounds {
         let mut workload = Workload::start("go/race_http")?;
-        let watched_first = round % 2 == 1;
-        let (alone, watched, bill) = if watched_first {
-            let (watched, bill) = watched_rate(leakprobe, &mut workload)?;
-            (rate(&mut workload)?, watched, bill)
-        } else {
-            let alone = rate(&mut workload)?;
-            let (watched, bill) = watched_rate(leakprobe, &mut workload)?;
-            (alone, watched, bill)
-        };
-        println!(
-            "  round {}: alone {alone:7.0} /s, watched {watched:7.0} /s, ratio {:.3}",
-            round + 1,
-            watched / alone
-        );
+        let cpu_before = CpuTime::now(workload.pid())?;
+        let before = rate(&mut workload)?;
+        shares_of_others.push(CpuTime::now(workload.pid())?.share_of_others_since(&cpu_before) * 100.0);
+        let watcher = Watcher::start(Kind::Leakprobe, leakprobe, &workload)?;
+        let watched = rate(&mut workload)?;
+        bills.push(watcher.stop()?);
+        let alone = f64::midpoint(before, rate(&mut workload)?);
+        let ratio = watched / alone;
+        println!("  round {}: alone {alone:.0} /s, watched {watched:.0} /s, ratio {ratio:.3}", round + 1);
         alone_rates.push(alone);
-        ratios.push(watched / alone);
-        bills.push(bill);
+        ratios.push(ratio);
         workload.end()?;
     }
     println!("                          min median    max");
@@ -49,14 +45,12 @@ pub(super) fn run(leakprobe: &Path, rounds: u32) -> Result<()> {
         ratios.shown(),
         alone_rates.median()
     );
+    println!(
+        "  other processes took up to {:.0} % of the machine while it ran alone",
+        shares_of_others.most()
+    );
     print_bills(&bills);
     Ok(())
-}
-
-fn watched_rate(leakprobe: &Path, workload: &mut Workload) -> Result<(f64, Bill)> {
-    let watcher = Watcher::start(Kind::Leakprobe, leakprobe, workload)?;
-    let rate = rate(workload)?;
-    Ok((rate, watcher.stop()?))
 }
 
 /// Requests a second over the measured time, by the program's own clock.

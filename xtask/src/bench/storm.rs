@@ -5,12 +5,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use leakprobe_tests::Workload;
 
-use super::Samples;
 use super::requests::print_bills;
 use super::watcher::{Bill, Kind, Watcher};
+use super::{Samples, flush};
 
-/// Rounds of 65,536 pages: about a second of nothing but faults.
-const STORM: &str = "storm 24";
+/// Sixteen times 65,536 pages: a second or two of nothing but faults.
+const STORM: &str = "storm 16";
 
 /// The first storm of a process finds cold caches.
 const WARM_UP: &str = "storm 2";
@@ -36,16 +36,20 @@ pub(super) fn run(leakprobe: &Path, rounds: u32) -> Result<()> {
     let mut pages = 0.0;
     println!("FAULT STORM, time a fault, watched ÷ alone, {rounds} rounds");
     for round in 0..rounds {
-        let alone = storm(&mut workload)?;
-        alone_ns.push(alone.ns_each);
-        pages = alone.pages;
-        print!("  round {}: alone {:.0} ns a fault", round + 1, alone.ns_each);
+        let mut before = storm(&mut workload)?;
+        pages = before.pages;
+        print!("  round {}:", round + 1);
         for row in &mut rows {
             let watcher = Watcher::start(row.kind, leakprobe, &workload)?;
             let watched = storm(&mut workload)?;
             row.bills.push(watcher.stop()?);
-            row.ratios.push(watched.ns_each / alone.ns_each);
-            print!(", {} {:.3}", row.kind.name(), watched.ns_each / alone.ns_each);
+            let after = storm(&mut workload)?;
+            let alone = f64::midpoint(before.ns_each, after.ns_each);
+            row.ratios.push(watched.ns_each / alone);
+            alone_ns.push(alone);
+            print!(" {} {:.3}", row.kind.name(), watched.ns_each / alone);
+            flush()?;
+            before = after;
         }
         println!();
         // The next round begins with another watcher.

@@ -1,7 +1,7 @@
 //! The programs that watch: started on a process, known to be watching, stopped, and priced.
 //!
 //! The surprise is in "known to be": perf is started with its events off and says when they are on,
-//! bpftrace has a line for its own tests, and leakprobe has its line on stderr. None is waited for by time.
+//! bpftrace has a line for its own tests (on stderr), and leakprobe has its line on stderr. None is waited for by time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ impl Kind {
 pub(super) enum Watcher {
     Leakprobe(Probe),
     Perf(Perf),
-    Bpftrace { process: Process, output: Lines },
+    Bpftrace { process: Process, messages: Lines },
 }
 
 /// What a watcher cost, and what leakprobe reported.
@@ -85,10 +85,10 @@ impl Watcher {
                 return Ok(Bill { ended: outcome.ended, report_seconds: outcome.report_seconds, report });
             }
             Self::Perf(perf) => perf.stop()?,
-            Self::Bpftrace { mut process, mut output } => {
+            Self::Bpftrace { mut process, mut messages } => {
                 process.signal(Signal::INT)?;
                 let deadline = Deadline::usual();
-                while output.next("the end of bpftrace's output", deadline)?.is_some() {}
+                while messages.next("the end of bpftrace's messages", deadline)?.is_some() {}
                 process.wait(deadline)?
             }
         };
@@ -148,12 +148,12 @@ fn start_bpftrace(pid: u32) -> Result<Watcher> {
     let script = format!("tracepoint:{TRACEPOINT} /pid == {pid}/ {{ @[ustack] = count(); }}");
     let mut bpftrace = Command::new("bpftrace");
     bpftrace.args(["-e", &script]).env(ATTACHED, "1");
-    bpftrace.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    bpftrace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut process = Process::spawn(bpftrace, "bpftrace")?;
-    let mut output = Lines::new(process.child.stdout.take().context("stdout is a pipe")?);
-    while let Some(line) = output.next("bpftrace's line that it is attached", Deadline::usual())? {
+    let mut messages = Lines::new(process.child.stderr.take().context("stderr is a pipe")?);
+    while let Some(line) = messages.next("bpftrace's line that it is attached", Deadline::usual())? {
         if line.contains(ATTACHED) {
-            return Ok(Watcher::Bpftrace { process, output });
+            return Ok(Watcher::Bpftrace { process, messages });
         }
     }
     anyhow::bail!("bpftrace ended before it was attached: run `bpftrace -e '{script}'` to see why")
