@@ -5,7 +5,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use crate::command::{command, find_program, quietly};
+use crate::command::{ask, command, find_program, quietly};
 
 /// May give way: busybox-static is the same program, and whatever needed the one accepts the other.
 const MAY_BE_REPLACED: [&str; 1] = ["busybox"];
@@ -13,6 +13,12 @@ const MAY_BE_REPLACED: [&str; 1] = ["busybox"];
 /// Whether this machine has apt-get.
 pub(super) fn is_here() -> bool {
     find_program("apt-get").is_some()
+}
+
+/// Whether a package is here; never, where there is no dpkg to ask.
+pub(super) fn is_installed(package: &str) -> bool {
+    let status = ask("dpkg-query", &["--show", "--showformat=${db:Status-Status}", package]);
+    status.as_deref() == Some("installed")
 }
 
 /// The command line that installs these packages.
@@ -48,8 +54,7 @@ fn ensure_known(packages: &[&str]) -> Result<()> {
     let unknown: Vec<&str> = packages.iter().copied().filter(|package| !has_candidate(package)).collect();
     ensure!(
         unknown.is_empty(),
-        "this release of Debian has no package {} (Debian 12 and later have them, with the security archive in the \
-         sources list). {}",
+        "the sources list of this machine knows no package {} (Debian 12 has it in its security archive). {}",
         unknown.join(", "),
         super::bpf::WITHOUT_DEBIAN
     );
@@ -57,7 +62,7 @@ fn ensure_known(packages: &[&str]) -> Result<()> {
 }
 
 fn has_candidate(package: &str) -> bool {
-    let policy = crate::command::ask("apt-cache", &["policy", package]).unwrap_or_default();
+    let policy = ask("apt-cache", &["policy", package]).unwrap_or_default();
     candidate_of(&policy).is_some()
 }
 

@@ -18,7 +18,7 @@ use crate::command::is_root;
 struct Need {
     what: String,
     why: &'static str,
-    /// Debian packages that bring it, or what its making needs.
+    /// Debian packages that bring it, or that its making needs; they may be here already.
     packages: Vec<String>,
     /// What is left to do when the packages are there.
     then: Option<Action>,
@@ -43,7 +43,7 @@ pub(crate) fn run() -> Result<()> {
         println!("Missing: {}, {}.", need.what, need.why);
     }
     let packages: BTreeSet<&str> = needs.iter().flat_map(|need| &need.packages).map(String::as_str).collect();
-    let packages: Vec<&str> = packages.into_iter().collect();
+    let packages: Vec<&str> = packages.into_iter().filter(|package| !apt::is_installed(package)).collect();
     if !packages.is_empty() {
         ensure_installable(&needs, &packages)?;
         apt::install(&packages)?;
@@ -94,8 +94,9 @@ fn missing() -> Result<Vec<Need>> {
 /// Fails with all that a person has to type where this program may not install packages.
 fn ensure_installable(needs: &[Need], packages: &[&str]) -> Result<()> {
     if !apt::is_here() {
-        let elsewhere: BTreeSet<&str> = needs.iter().map(|need| need.elsewhere.as_str()).collect();
-        let elsewhere: Vec<&str> = elsewhere.into_iter().collect();
+        // What needs no package is brought without help once the rest is there.
+        let in_need = needs.iter().filter(|need| !need.packages.is_empty());
+        let elsewhere: Vec<&str> = in_need.map(|need| need.elsewhere.as_str()).collect();
         bail!(
             "this machine has no apt-get, so nothing was installed. Get these, then run the same command again:\n    {}",
             elsewhere.join("\n    ")
