@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::process::{ChildStdin, Command, Stdio};
 use std::time::Duration;
 
@@ -36,7 +37,8 @@ impl Workload {
         // On the disk of the target folder: a temporary folder may be a tmpfs, whose files are shmem.
         let folder = places::target().join("workloads/scratch");
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-        command.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Its own process group: a ^C on the terminal is for who watches, not for what is watched.
+        command.process_group(0).current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Process::spawn(command, name)?;
         let stdin = process.child.stdin.take();
         let stdout = process.child.stdout.take().context("stdout is a pipe")?;
