@@ -1,1 +1,180 @@
-//! wire
+//! The types that cross from the kernel to user space, each defined once, here.
+//!
+//! No `bool`, `enum`, `Option` or `usize`: only fixed-width integers with named padding, so that any
+//! bit pattern is a value and user space can check it. A record is an [`Event`], and where
+//! [`Event::stack_weight`] is not zero a [`Stack`] follows it, cut to one of three lengths.
+
+#![no_std]
+
+/// Kinds of [`Event`]. Zero is none of them.
+pub mod kind {
+    /// A page fault taken in user mode. `args`: address, instruction pointer, hardware error code.
+    pub const FAULT_USER: u32 = 1;
+    /// A page fault the kernel took on the process's behalf, in read(2) for example. `args` as above.
+    pub const FAULT_KERNEL: u32 = 2;
+    /// mmap(2) succeeded. `args`: result, length, protection, flags; `arg4_low`: file descriptor.
+    pub const MMAP: u32 = 3;
+    /// munmap(2) succeeded. `args`: address, length.
+    pub const MUNMAP: u32 = 4;
+    /// mremap(2) succeeded. `args`: old address, old length, new length, result.
+    pub const MREMAP: u32 = 5;
+    /// brk(2) succeeded. `args`: the new break.
+    pub const BRK: u32 = 6;
+    /// madvise(2) succeeded. `args`: address, length, advice.
+    pub const MADVISE: u32 = 7;
+    /// mprotect(2) succeeded. `args`: address, length, protection.
+    pub const MPROTECT: u32 = 8;
+    /// A thread of the process exited. `args`: none.
+    pub const THREAD_EXIT: u32 = 9;
+    /// The process replaced itself by execve(2): every address from before is void. `args`: none.
+    pub const EXEC: u32 = 10;
+}
+
+/// Slots of the `COUNTERS` map: how often something was seen or lost, summed over processors.
+pub mod counter {
+    /// Faults of the process that the probes saw, recorded or not.
+    pub const FAULTS_SEEN: u32 = 0;
+    /// Faults not recorded since the ring buffer was full.
+    pub const FAULTS_RING_FULL: u32 = 1;
+    /// System calls not recorded since the ring buffer was full.
+    pub const CALLS_RING_FULL: u32 = 2;
+    /// System calls whose arguments found no room between entry and exit.
+    pub const CALLS_PENDING_FULL: u32 = 3;
+    /// System calls that had entered before the probes were attached.
+    pub const CALLS_UNPAIRED: u32 = 4;
+    /// Exits of threads and exec not recorded since the ring buffer was full.
+    pub const EXITS_RING_FULL: u32 = 5;
+    /// Stacks left out since the ring buffer was more than half full; their event was recorded.
+    pub const STACKS_RING_BUSY: u32 = 6;
+    /// Stacks of which not even the registers could be read.
+    pub const STACKS_UNREADABLE: u32 = 7;
+    /// Events dropped inside the kernel program because its scratch memory was missing: never, in theory.
+    pub const SCRATCH_MISSING: u32 = 8;
+    /// Stacks left out since another one was being captured on the same processor.
+    pub const STACKS_SCRATCH_BUSY: u32 = 9;
+    /// How many slots there are.
+    pub const SLOTS: u32 = 10;
+}
+
+/// One thing that happened to the process's memory. 64 bytes.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Event {
+    /// One of [`kind`].
+    pub kind: u32,
+    /// Thread that did it (the kernel's pid, in the initial namespace).
+    pub tid: u32,
+    /// CLOCK_MONOTONIC when it was recorded, in nanoseconds: for system calls, on their return.
+    pub time_ns: u64,
+    /// When the system call was entered, in nanoseconds; `time_ns` for everything else. What an unmap
+    /// removed, it removed after this moment: pages touched later than it may be new.
+    pub entered_ns: u64,
+    /// By kind.
+    pub args: [u64; 4],
+    /// How many events this one's stack stands for; 0 where no stack follows.
+    pub stack_weight: u32,
+    /// Fifth argument, by kind: truncated to its low half, which is all that its users need.
+    pub arg4_low: u32,
+}
+
+/// Most return addresses in a list of frames.
+pub const MAX_FRAMES: usize = 64;
+/// Bytes copied from the stack pointer upwards.
+pub const STACK_COPY_BYTES: usize = 4096;
+/// Bytes copied from the stack of the caller of the race detector.
+pub const CALLER_COPY_BYTES: usize = 2048;
+
+/// A frame as the frame-pointer chain of a Go stack has it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ChainLink {
+    /// Where the saved frame pointer lies (the frame's own frame pointer).
+    pub frame_addr: u64,
+    /// The return address above it.
+    pub return_addr: u64,
+}
+
+/// The state of a thread at an event: what user space needs to unwind it afterwards.
+///
+/// The tail is left out where it cannot help: `STACK_FRAMES_ONLY_BYTES` for code with frame pointers,
+/// `STACK_NATIVE_BYTES` for native code, everything where native code runs on behalf of Go.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Stack {
+    /// User-mode instruction pointer.
+    pub ip: u64,
+    /// User-mode stack pointer.
+    pub sp: u64,
+    /// User-mode frame pointer (rbp).
+    pub bp: u64,
+    /// r12, in which Go's `racecall` keeps its caller's stack pointer.
+    pub r12: u64,
+    /// Entries of `frames`.
+    pub frame_count: u32,
+    /// Bytes of `copy`.
+    pub copy_bytes: u32,
+    /// Bytes of `caller_copy`.
+    pub caller_copy_bytes: u32,
+    /// Entries of `chain`.
+    pub chain_count: u32,
+    /// Where `caller_copy` was copied from: the stack pointer of `racecall`'s caller; 0 if not found.
+    pub caller_sp: u64,
+    /// The kernel's own walk along the frame pointers, innermost first.
+    pub frames: [u64; MAX_FRAMES],
+    /// The stack's bytes from `sp` upwards.
+    pub copy: [u8; STACK_COPY_BYTES],
+    /// The bytes from `caller_sp` upwards.
+    pub caller_copy: [u8; CALLER_COPY_BYTES],
+    /// The frame-pointer chain of the goroutine on whose behalf native code runs.
+    pub chain: [ChainLink; MAX_FRAMES],
+}
+
+/// Length of an event.
+pub const EVENT_BYTES: usize = size_of::<Event>();
+/// Length of an event with registers and frames.
+pub const STACK_FRAMES_ONLY_BYTES: usize = EVENT_BYTES + core::mem::offset_of!(Stack, copy);
+/// Length of an event with registers, frames and the stack's bytes.
+pub const STACK_NATIVE_BYTES: usize = EVENT_BYTES + core::mem::offset_of!(Stack, caller_copy);
+/// Length of an event with the whole of [`Stack`].
+pub const STACK_WHOLE_BYTES: usize = EVENT_BYTES + size_of::<Stack>();
+
+/// What user space changes while the probes run.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Settings {
+    /// One event in so many gets a stack; 1 is all of them, 0 counts as 1.
+    pub stack_period: u32,
+    /// Not used.
+    pub padding: u32,
+}
+
+/// Arguments of a system call between its entry and its return.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct PendingCall {
+    /// When it was entered.
+    pub entered_ns: u64,
+    /// Its first five arguments.
+    pub args: [u64; 5],
+}
+
+/// Bytes of the ring buffer: some 100,000 events without stacks.
+pub const RING_BYTES: u32 = 8 << 20;
+/// User space is woken early once so many bytes wait; before that, its own timer finds them.
+pub const RING_WAKE_BYTES: u64 = RING_BYTES as u64 / 8;
+/// No stacks once so many bytes wait, to keep room for the events themselves.
+pub const RING_BUSY_BYTES: u64 = RING_BYTES as u64 / 2;
+/// System calls of the process that may be under way at once.
+pub const PENDING_CALLS: u32 = 16_384;
+
+const _: () = assert!(EVENT_BYTES == 64);
+const _: () = assert!(size_of::<ChainLink>() == 16);
+const _: () = assert!(size_of::<Stack>() == 56 + 512 + 4096 + 2048 + 1024);
+const _: () = assert!(size_of::<Settings>() == 8 && size_of::<PendingCall>() == 48);
+const _: () = assert!(RING_BYTES.is_power_of_two());
+
+#[cfg(not(target_arch = "bpf"))]
+mod user_space {
+    // SAFETY: `repr(C)`, integers only, no implicit padding: every bit pattern is a value.
+    unsafe impl aya::Pod for super::Settings {}
+}

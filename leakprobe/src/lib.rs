@@ -1,6 +1,188 @@
-//! leakprobe says who owns a process's resident memory.
+//! leakprobe says who owns a process's resident memory, who makes it grow, and from where.
+//!
+//! One way for the data: [`target`] → [`snapshot`], [`runtimes`], [`trace`] → [`unwind`] →
+//! [`attribute`] → [`symbolize`] → [`diagnose`] → [`report`]. Nothing imports to its right. `attribute`,
+//! `diagnose` and `report` do no I/O. [`run`] is the order; ARCHITECTURE.md follows one command through.
+//!
+//! leakprobe is not suitable for finding which object a program forgot to free: it says whose memory
+//! grows and which code touched it first, in bytes that are resident. Nor for watching many processes at
+//! once, or for days: it looks once, for seconds.
+
+pub mod account;
 pub mod address;
+pub mod attribute;
 pub mod claim;
+pub mod cli;
+pub mod diagnose;
+mod host;
+pub mod look;
 pub mod report;
 pub mod runtimes;
+pub mod snapshot;
+pub mod symbolize;
 pub mod target;
+pub mod trace;
+pub mod unwind;
+pub mod watch;
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+
+use self::address::AddrRange;
+use self::attribute::last_known;
+use self::look::{Look, look};
+use self::report::Report;
+use self::runtimes::Runtimes;
+use self::symbolize::Symbolizer;
+use self::target::{Target, TargetError, modules};
+use self::trace::recording::Recording;
+use self::trace::{Tracer, Tracing, Watched, probes};
+use self::unwind::{GoCode, Unwinder};
+use self::watch::{End, Progress};
+
+/// What to look at, and for how long.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The process.
+    pub pid: i32,
+    /// How long to watch; zero for a snapshot without probes.
+    pub duration: Duration,
+    /// Let the kernel programs log.
+    pub verbose: bool,
+    /// What was typed, for the report.
+    pub arguments: Vec<String>,
+}
+
+/// What a look yields.
+pub struct Outcome {
+    /// The report.
+    pub report: Report,
+    /// The probes, still attached: taking them down takes the kernel about a second, in which nobody
+    /// should wait for the report.
+    pub probes: Option<Tracer>,
+}
+
+/// Looks at a process and reports.
+///
+/// # Errors
+/// [`TargetError`] or [`trace::AttachError`] somewhere in the chain where the process cannot be looked at
+/// at all; whatever is merely missing from the answer is in the report.
+pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Outcome> {
+    let target = Target::open(request.pid)?;
+    let started_at = SystemTime::now();
+    let (modules, mut gaps) = modules::open_all(&target, &target.regions());
+    let (runtimes, unread) = Runtimes::find(&target, &modules);
+    gaps.extend(unread);
+    let go = runtimes.go.as_ref().map(GoCode::of);
+    let roles = runtimes.code_roles(&modules);
+
+    let window = if request.duration.is_zero() {
+        Window::none(see(&target, &modules, &runtimes)?)
+    } else {
+        let mut unwinder = Unwinder::new(&modules, go);
+        watch_window(request, &target, &modules, &runtimes, &mut unwinder, tell).await?
+    };
+    let end = window.end.as_ref().unwrap_or(&window.start);
+    gaps.extend(end.gaps.iter().cloned());
+    gaps.extend(window.ended_early.then(last_known::gap));
+
+    let start = window.watched.then_some(&window.start);
+    let account = account::draw_up(start, end, window.watched.then_some(&window.recording), &roles);
+    let mut symbolizer = Symbolizer::new(&modules, go);
+    let call_sites = account.named_sites(&window.recording, &mut symbolizer);
+    let mut report = host::report(request, &target, &runtimes, &account, end);
+    report.window = report::Window { started_at: account::rfc3339(started_at), seconds: window.seconds };
+    report.host.backend = if window.watched { probes::BACKEND } else { "none" };
+    report.target.ended = window.end_word;
+    report.tracing = window.tracing;
+    report.call_sites = call_sites;
+    report.gaps = gaps;
+    report.findings = diagnose::diagnose(&report.facts());
+    Ok(Outcome { report, probes: window.probes })
+}
+
+/// What the window yielded.
+struct Window {
+    start: Look,
+    /// `None` for a snapshot.
+    end: Option<Look>,
+    watched: bool,
+    /// The process was gone before its memory could be read again.
+    ended_early: bool,
+    end_word: Option<&'static str>,
+    seconds: f64,
+    recording: Recording,
+    tracing: Tracing,
+    probes: Option<Tracer>,
+}
+
+impl Window {
+    fn none(start: Look) -> Self {
+        Self {
+            start,
+            end: None,
+            watched: false,
+            ended_early: false,
+            end_word: None,
+            seconds: 0.0,
+            recording: Recording::default(),
+            tracing: Tracing::default(),
+            probes: None,
+        }
+    }
+}
+
+/// Probes first, then the snapshot that growth counts from: what is touched in between is in it. At the
+/// end the snapshot first, then the last events: what it counts was recorded.
+async fn watch_window(
+    request: &Request,
+    target: &Target,
+    modules: &[modules::Module],
+    runtimes: &Runtimes,
+    unwinder: &mut Unwinder<'_>,
+    tell: &mut dyn FnMut(Progress),
+) -> Result<Window> {
+    let mut recording = Recording::new(host::monotonic_ns(), host::brk_addr(&target.regions()));
+    let mut tracer = Tracer::attach(&watched(target, modules, runtimes), request.verbose)?;
+    let start = see(target, modules, runtimes)?;
+    let (ended, lasted) =
+        watch::watch(target, &mut tracer, &mut recording, unwinder, request.duration, tell).await?;
+    let end = if ended == End::Exec { None } else { look(target, modules, runtimes)? };
+    tracer.drain(&mut recording, |stack| unwinder.unwind(stack));
+    let ended_early = end.is_none();
+    let end = end.unwrap_or_else(|| Look {
+        snapshot: last_known::snapshot(&start.snapshot, &recording),
+        claims: start.claims.clone(),
+        ..Look::default()
+    });
+    let end_word = if ended_early && ended != End::Exec { End::Exited.word() } else { ended.word() };
+    Ok(Window {
+        tracing: tracer.summary(&recording)?,
+        probes: Some(tracer),
+        start,
+        end: Some(end),
+        watched: true,
+        ended_early,
+        end_word,
+        seconds: lasted.as_secs_f64(),
+        recording,
+    })
+}
+
+fn see(target: &Target, modules: &[modules::Module], runtimes: &Runtimes) -> Result<Look> {
+    look(target, modules, runtimes)?.ok_or_else(|| TargetError::Exited { pid: target.pid() }.into())
+}
+
+fn watched(target: &Target, modules: &[modules::Module], runtimes: &Runtimes) -> Watched {
+    let race_text = runtimes.race_text(modules);
+    let hull = race_text.first().zip(race_text.last());
+    let go = runtimes.go.as_ref();
+    Watched {
+        pid: target.pid().unsigned_abs(),
+        go_text: go.map(|go| go.text_range()),
+        race_text: hull.and_then(|(first, last)| AddrRange::new(first.start_addr, last.end_addr)),
+        race_calls: go.and_then(|go| go.race_call_range()),
+        go_heap: go.and_then(|go| go.stack_range(target)),
+    }
+}

@@ -1,1 +1,10 @@
-//! stub
+//! Gives every resident byte exactly one owner, and every byte of growth a call site or none. Pure.
+//!
+//! [`ledger`] divides one snapshot, [`growth`] the pages gained between two, [`origin`] says what a
+//! stack tells of the memory it mapped or touched.
+
+pub mod growth;
+pub mod last_known;
+pub mod ledger;
+pub mod mappings;
+pub mod origin;

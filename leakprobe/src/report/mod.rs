@@ -3,12 +3,55 @@
 //! The fields are those of the JSON schema `leakprobe.report/1`: bytes everywhere, and `None` (null)
 //! where something is not known.
 
+mod escape;
+mod facts;
+mod json;
+mod text;
+
+use std::io::{self, Write};
+
 use serde::Serialize;
 
 use crate::claim::{Component, Evidence, Gap};
+pub use crate::symbolize::Frame;
+pub use crate::target::cgroup::CgroupMemory;
+pub use crate::trace::recording::Events;
+pub use crate::trace::{LostRow, Probe, Tracing};
+pub use crate::diagnose::Finding;
 
 /// The schema's name, the first field of the JSON.
 pub const SCHEMA: &str = "leakprobe.report/1";
+
+/// The note of a call site that stands for those too small to list. They do have stacks.
+pub const SMALLER_SITES: &str = "many smaller call sites";
+
+/// What a report is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people, on a terminal.
+    Text,
+    /// For programs, schema [`SCHEMA`].
+    Json,
+}
+
+/// How text is laid out. There is no default: only the caller knows where the text goes.
+#[derive(Clone, Debug)]
+pub struct Style {
+    /// Columns of the terminal; 80 where there is none. Less than 72 is laid out as 72.
+    pub width_columns: usize,
+    /// Whether to colour; the text is the same without.
+    pub color: bool,
+    /// Every frame of the call sites, in place of a summary of each.
+    pub full_stacks: bool,
+}
+
+/// Writes the report. The style matters to [`Format::Text`] only.
+pub fn write(report: &Report, format: Format, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    match format {
+        Format::Text => text::write(report, style, out),
+        Format::Json => json::write(report, out),
+    }
+}
 
 /// Everything one look at a process found.
 #[derive(Clone, Debug, Serialize)]
@@ -92,6 +135,13 @@ pub struct TargetInfo {
     pub runtime: RuntimeInfo,
     /// How the process ended while it was watched: "exited", "exec", "interrupted" (by the user); null if none of these.
     pub ended: Option<&'static str>,
+}
+
+impl TargetInfo {
+    /// Whether the program that was measured runs no longer: what its growth led to is of no interest then.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.ended, Some("exited" | "exec"))
+    }
 }
 
 /// The language runtime of the process.
@@ -203,23 +253,6 @@ pub struct CallSite {
     pub note: Option<&'static str>,
 }
 
-/// A frame of a stack.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Frame {
-    /// Demangled; null where nothing names the address.
-    pub function: Option<String>,
-    /// Source file.
-    pub file: Option<String>,
-    /// Line in it.
-    pub line: Option<u32>,
-    /// File the code was mapped from.
-    pub module: Option<String>,
-    /// In the process.
-    pub address: u64,
-    /// Inlined into the next frame outwards.
-    pub inlined: bool,
-}
-
 /// A thread and its stack.
 #[derive(Clone, Debug, Serialize)]
 pub struct ThreadRow {
@@ -231,27 +264,6 @@ pub struct ThreadRow {
     pub stack_rss: Option<u64>,
 }
 
-/// A diagnosis.
-#[derive(Clone, Debug, Serialize)]
-pub struct Finding {
-    /// From the catalogue; API.
-    pub id: &'static str,
-    /// The component concerned.
-    pub owner: Component,
-    /// Resident bytes concerned.
-    pub bytes: u64,
-    /// Their growth in the window.
-    pub growth: Option<i64>,
-    /// One sentence: what is the matter.
-    pub summary: String,
-    /// What was seen that says so.
-    pub evidence: Vec<String>,
-    /// One sentence: what to do.
-    pub remedy: String,
-    /// Issues and documents.
-    pub references: Vec<&'static str>,
-}
-
 /// Memory that counts against the cgroup and not as RSS, in bytes.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct OutsideRss {
@@ -261,74 +273,4 @@ pub struct OutsideRss {
     pub kernel_stacks: Option<u64>,
     /// The cgroup's bill.
     pub cgroup: Option<CgroupMemory>,
-}
-
-/// The memory controller's figures of the target's cgroup, in bytes.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct CgroupMemory {
-    /// Charged now.
-    pub current: Option<u64>,
-    /// The limit; null where there is none.
-    pub limit: Option<u64>,
-    /// Page cache.
-    pub file: Option<u64>,
-    /// Kernel memory.
-    pub kernel: Option<u64>,
-}
-
-/// What the probes saw.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Tracing {
-    /// Events recorded, by kind.
-    pub events: Events,
-    /// Events and stacks lost, by cause; every way to lose one is listed.
-    pub lost: Vec<LostRow>,
-    /// One fault in so many kept its stack, at the sparsest; null without a window.
-    pub stack_sample_rate: Option<u64>,
-    /// Stacks that end before the thread's first frame.
-    pub stacks_truncated: u64,
-    /// Which probes were attached.
-    pub probes: Vec<Probe>,
-}
-
-/// Events by kind.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Events {
-    /// Page faults.
-    pub faults: u64,
-    /// mmap, mremap and brk calls that succeeded.
-    pub mappings: u64,
-    /// munmap and madvise calls that succeeded.
-    pub unmappings: u64,
-    /// mprotect calls that succeeded.
-    pub protections: u64,
-    /// Threads that exited.
-    pub thread_exits: u64,
-}
-
-impl Events {
-    /// All of them.
-    pub fn total(&self) -> u64 {
-        self.faults + self.mappings + self.unmappings + self.protections + self.thread_exits
-    }
-}
-
-/// A way to lose something, and how often it happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LostRow {
-    /// Name of the counter.
-    pub cause: &'static str,
-    /// How often.
-    pub count: u64,
-}
-
-/// A probe.
-#[derive(Clone, Debug, Serialize)]
-pub struct Probe {
-    /// As "syscalls:sys_exit_mmap".
-    pub name: String,
-    /// Whether it was attached.
-    pub attached: bool,
-    /// Why not.
-    pub error: Option<String>,
 }

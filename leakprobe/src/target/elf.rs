@@ -7,8 +7,9 @@ use std::fs::File;
 use std::ops::Range;
 
 use anyhow::{Context as _, Result, bail};
-use object::read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _};
-use object::{Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, ReadCache, ReadRef as _, elf};
+use object::read::StringTable;
+use object::read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _, Sym as _};
+use object::{Endianness, Object as _, ObjectSection as _, ReadCache, ReadRef as _, elf, pod};
 
 use crate::address::AddrRange;
 
@@ -126,17 +127,31 @@ impl ElfFile {
 
     /// Symbols that `wanted` picks by name; from `.symtab` where there is one, else from `.dynsym`.
     ///
+    /// Both tables are read whole: name by name through the file would be a system call each.
+    ///
     /// # Errors
-    /// Where the symbol tables cannot be parsed.
+    /// Where the symbol tables cannot be read.
     pub fn symbols(&self, mut wanted: impl FnMut(&str) -> bool) -> Result<Vec<Symbol>> {
-        let object = self.object()?;
-        let table = object.symbol_table().or_else(|| object.dynamic_symbol_table());
-        let found = table.into_iter().flat_map(|table| object::ObjectSymbolTable::symbols(&table));
-        Ok(found
-            .filter(|symbol| symbol.is_definition())
-            .filter_map(|symbol| {
-                let name = symbol.name().ok().filter(|name| wanted(name))?;
-                Some(Symbol { name: name.to_owned(), svma: symbol.address(), len_bytes: symbol.size() })
+        let (table, names) =
+            if self.has_symbol_table() { (".symtab", ".strtab") } else { (".dynsym", ".dynstr") };
+        let (Some(table), Some(names)) = (self.section_data(table)?, self.section_data(names)?) else {
+            return Ok(Vec::new());
+        };
+        let endian = Endianness::Little;
+        let count = table.len() / size_of::<elf::Sym64<Endianness>>();
+        let entries = pod::slice_from_bytes::<elf::Sym64<Endianness>>(&table, count);
+        let (entries, _) = entries.map_err(|()| anyhow::anyhow!("the symbol table cannot be parsed"))?;
+        let names = StringTable::new(names.as_slice(), 0, names.len() as u64);
+        Ok(entries
+            .iter()
+            .filter(|entry| entry.st_shndx(endian) != elf::SHN_UNDEF)
+            .filter_map(|entry| {
+                let name = str::from_utf8(names.get(entry.st_name(endian)).ok()?).ok()?;
+                wanted(name).then(|| Symbol {
+                    name: name.to_owned(),
+                    svma: entry.st_value(endian),
+                    len_bytes: entry.st_size(endian),
+                })
             })
             .collect())
     }

@@ -1,1 +1,298 @@
-//! stub
+//! What the window sees: probes in the kernel, the ring buffer, what was lost.
+//!
+//! The only module that knows aya. One backend so far, tracepoints; another is another list of probes
+//! in [`probes`].
+
+pub mod decode;
+pub mod holders;
+pub mod probes;
+pub mod recording;
+mod tracefs;
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::{Ebpf, EbpfLoader};
+use aya_log::EbpfLogger;
+use leakprobe_ebpf::{Settings, counter};
+use serde::Serialize;
+
+use self::decode::RawStack;
+use self::recording::{Events, Recording, Unwound};
+use crate::address::AddrRange;
+
+/// The kernel side, as build.rs made it; empty where there was no BPF toolchain.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leakprobe-kernel"));
+
+/// Stacks a second at most, so that they cost the target a few per cent of a core in the worst case.
+const STACKS_PER_SECOND: f64 = 4000.0;
+/// The sampling rate until the first look at how often the target faults.
+const FIRST_STACK_PERIOD: u32 = 8;
+
+/// What the probes saw.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Tracing {
+    /// Events recorded, by kind.
+    pub events: Events,
+    /// Events and stacks lost, by cause; every way to lose one is listed.
+    pub lost: Vec<LostRow>,
+    /// One fault in so many kept its stack, at the sparsest; null without a window.
+    pub stack_sample_rate: Option<u64>,
+    /// Stacks that end before the thread's first frame.
+    pub stacks_truncated: u64,
+    /// Which probes were attached.
+    pub probes: Vec<Probe>,
+}
+
+/// A way to lose something, and how often it happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LostRow {
+    /// Name of the counter.
+    pub cause: &'static str,
+    /// How often.
+    pub count: u64,
+}
+
+/// A probe.
+#[derive(Clone, Debug, Serialize)]
+pub struct Probe {
+    /// As "syscalls:sys_exit_mmap".
+    pub name: String,
+    /// Whether it was attached.
+    pub attached: bool,
+    /// Why not.
+    pub error: Option<String>,
+}
+
+/// Why no probe could be attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// leakprobe was built without its kernel side.
+    #[error("this leakprobe was built without its kernel side: run `cargo xtask setup`, then build it again")]
+    NoObject,
+    /// tracefs is neither mounted nor mountable.
+    #[error("tracefs is not mounted and mounting it failed ({error}): run `mount -t tracefs nodev /sys/kernel/tracing`")]
+    NoTracefs {
+        /// The mount's error.
+        error: std::io::Error,
+    },
+    /// The kernel refused for want of a privilege.
+    #[error("the kernel refuses BPF programs ({error}): run as root, or with CAP_BPF and CAP_PERFMON (kernels before 5.8: CAP_SYS_ADMIN), outside lockdown=confidentiality")]
+    NotPermitted {
+        /// The refusal.
+        error: String,
+    },
+    /// The kernel lacks something.
+    #[error("this kernel cannot run the probes: {error}")]
+    KernelLacks {
+        /// What it said.
+        error: String,
+    },
+}
+
+/// What the kernel side needs to know of the target.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Watched {
+    /// Process id, in the initial PID namespace.
+    pub pid: u32,
+    /// Go's text.
+    pub go_text: Option<AddrRange>,
+    /// The race detector's C++ code.
+    pub race_text: Option<AddrRange>,
+    /// The functions through which Go enters the race detector.
+    pub race_calls: Option<AddrRange>,
+    /// Where goroutine stacks may lie.
+    pub go_heap: Option<AddrRange>,
+}
+
+/// Probes that are attached, until this is dropped or the process dies, however it dies: they hang on
+/// file descriptors of ours and are never pinned.
+pub struct Tracer {
+    // Dropping it detaches and unloads.
+    _ebpf: Ebpf,
+    ring: RingBuf<MapData>,
+    counters: PerCpuArray<MapData, u64>,
+    settings: Array<MapData, Settings>,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    probes: Vec<Probe>,
+    period: u32,
+    sparsest_period: u32,
+    faults_at_last_tick: u64,
+}
+
+impl Tracer {
+    /// Loads the programs and attaches every probe that this kernel has; those it has not are in the
+    /// report.
+    ///
+    /// # Errors
+    /// Where none of the page-fault probes could be attached: without them there is nothing to watch.
+    pub fn attach(watched: &Watched, verbose: bool) -> Result<Self, AttachError> {
+        if OBJECT.is_empty() {
+            return Err(AttachError::NoObject);
+        }
+        tracefs::find()?;
+        let mut ebpf = load(watched, verbose).map_err(refusal)?;
+        let settings = take_map(&mut ebpf, "SETTINGS")?;
+        let mut tracer = Self {
+            ring: take_map(&mut ebpf, "EVENTS")?,
+            counters: take_map(&mut ebpf, "COUNTERS")?,
+            settings,
+            logger: if verbose { EbpfLogger::init(&mut ebpf).ok() } else { None },
+            probes: Vec::new(),
+            period: 0,
+            sparsest_period: 1,
+            faults_at_last_tick: 0,
+            _ebpf: ebpf,
+        };
+        tracer.set_period(FIRST_STACK_PERIOD);
+        tracer.sparsest_period = 1;
+        tracer.probes = probes::attach(&mut tracer._ebpf)?;
+        Ok(tracer)
+    }
+
+    /// Takes what waits in the ring buffer into `recording`, unwinding each stack at once: captured, it
+    /// is a thousand times larger than unwound.
+    pub fn drain(&mut self, recording: &mut Recording, mut unwind: impl FnMut(&RawStack<'_>) -> Unwound) {
+        while let Some(bytes) = self.ring.next() {
+            match decode::decode(&bytes) {
+                Some(event) => {
+                    let unwound = event.stack.as_ref().map(&mut unwind);
+                    recording.take(&event, unwound);
+                }
+                None => recording.take_undecodable(),
+            }
+        }
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+
+    /// Adapts the share of events that get a stack to how many there are. Called a few times a second.
+    ///
+    /// # Errors
+    /// Where the counters cannot be read.
+    pub fn adapt(&mut self, elapsed_seconds: f64) -> Result<()> {
+        let faults = self.count(counter::FAULTS_SEEN)?;
+        let new = faults.saturating_sub(self.faults_at_last_tick);
+        self.faults_at_last_tick = faults;
+        let per_second = new as f64 / elapsed_seconds.max(0.001);
+        // A power of two, so that a little noise does not change it all the time.
+        let wanted = (per_second / STACKS_PER_SECOND).max(1.0).min(65_536.0) as u32;
+        self.set_period(wanted.next_power_of_two());
+        Ok(())
+    }
+
+    /// What the report says of the probes.
+    ///
+    /// # Errors
+    /// Where the counters cannot be read: then nothing can be said of losses.
+    pub fn summary(&self, recording: &Recording) -> Result<Tracing> {
+        let mut lost = Vec::new();
+        for (slot, cause) in LOSSES {
+            lost.push(LostRow { cause, count: self.count(slot)? });
+        }
+        lost.push(LostRow { cause: "records_undecodable", count: recording.undecodable() });
+        lost.push(LostRow { cause: "stacks_table_full", count: recording.stacks_refused() });
+        Ok(Tracing {
+            events: recording.events().clone(),
+            lost,
+            stack_sample_rate: Some(u64::from(self.sparsest_period)),
+            stacks_truncated: recording.stacks_truncated(),
+            probes: self.probes.clone(),
+        })
+    }
+
+    fn set_period(&mut self, stack_period: u32) {
+        if stack_period == self.period {
+            return;
+        }
+        // A failure leaves the old rate: stacks carry their own weight, so nothing is wrong with them.
+        if self.settings.set(0, Settings { stack_period, padding: 0 }, 0).is_ok() {
+            self.period = stack_period;
+            self.sparsest_period = self.sparsest_period.max(stack_period);
+        }
+    }
+
+    fn count(&self, slot: u32) -> Result<u64> {
+        let by_cpu = self.counters.get(&slot, 0).context("read the probes' counters")?;
+        Ok(by_cpu.iter().sum())
+    }
+}
+
+impl AsFd for Tracer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+}
+
+/// Every way in which the kernel side can lose something, by the name it has in the report.
+const LOSSES: [(u32, &str); 9] = [
+    (counter::FAULTS_RING_FULL, "faults_ring_full"),
+    (counter::CALLS_RING_FULL, "calls_ring_full"),
+    (counter::CALLS_PENDING_FULL, "calls_pending_full"),
+    (counter::CALLS_UNPAIRED, "calls_unpaired"),
+    (counter::EXITS_RING_FULL, "exits_ring_full"),
+    (counter::STACKS_RING_BUSY, "stacks_ring_busy"),
+    (counter::STACKS_UNREADABLE, "stacks_unreadable"),
+    (counter::STACKS_SCRATCH_BUSY, "stacks_scratch_busy"),
+    (counter::SCRATCH_MISSING, "scratch_missing"),
+];
+const _: () = assert!(LOSSES.len() + 1 == counter::SLOTS as usize); // all but FAULTS_SEEN
+
+fn load(watched: &Watched, verbose: bool) -> Result<Ebpf, aya::EbpfError> {
+    let bounds = |range: Option<AddrRange>| range.map_or((0u64, 0u64), |range| (range.start_addr, range.end_addr));
+    let (text_start, text_end) = bounds(watched.go_text);
+    let (race_text_start, race_text_end) = bounds(watched.race_text);
+    let (race_start, race_end) = bounds(watched.race_calls);
+    let (heap_start, heap_end) = bounds(watched.go_heap);
+    let has_task_regs = u32::from(probes::has_task_regs());
+    let log_level: u8 = if verbose { 0xff } else { 0 };
+    EbpfLoader::new()
+        .set_global("TARGET_TGID", &watched.pid, true)
+        .set_global("HAS_TASK_REGS", &has_task_regs, true)
+        .set_global("GO_TEXT_START", &text_start, true)
+        .set_global("GO_TEXT_END", &text_end, true)
+        .set_global("RACE_TEXT_START", &race_text_start, true)
+        .set_global("RACE_TEXT_END", &race_text_end, true)
+        .set_global("RACE_CALL_START", &race_start, true)
+        .set_global("RACE_CALL_END", &race_end, true)
+        .set_global("GO_HEAP_START", &heap_start, true)
+        .set_global("GO_HEAP_END", &heap_end, true)
+        .set_global(aya_log::LEVEL, &log_level, false)
+        .load(OBJECT)
+}
+
+fn take_map<T: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &str) -> Result<T, AttachError> {
+    ebpf.take_map(name)
+        .and_then(|map| T::try_from(map).ok())
+        .ok_or_else(|| AttachError::KernelLacks { error: format!("the BPF object has no map {name}") })
+}
+
+/// Sorts a refusal: a privilege that is missing, or a kernel that cannot.
+pub(crate) fn refusal(error: impl std::error::Error + 'static) -> AttachError {
+    let text = format!("{:#}", anyhow::Error::msg(chain(&error)));
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref::<std::io::Error>()
+            && io.kind() == std::io::ErrorKind::PermissionDenied
+        {
+            return AttachError::NotPermitted { error: text };
+        }
+        source = error.source();
+    }
+    AttachError::KernelLacks { error: text }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        source = error.source();
+    }
+    text
+}

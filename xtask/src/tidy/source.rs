@@ -5,14 +5,16 @@ pub(super) struct Source {
     /// From the repository's root.
     pub path: String,
     pub text: String,
-    /// Lines before the tests at its foot.
+    /// Lines before the tests at its foot; none, where a whole file is such tests.
     product_lines: usize,
 }
 
 impl Source {
     pub(super) fn new(path: String, text: String) -> Self {
         let all = text.lines().count();
-        let product_lines = text.lines().position(|line| line == "#[cfg(test)]").unwrap_or(all);
+        let is_tests_module = path.ends_with("/tests.rs");
+        let before_tests = text.lines().position(|line| line == "#[cfg(test)]").unwrap_or(all);
+        let product_lines = if is_tests_module { 0 } else { before_tests };
         Self { path, text, product_lines }
     }
 

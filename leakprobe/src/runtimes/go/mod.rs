@@ -1,1 +1,194 @@
-//! stub
+//! What a Go program's own structures say of its memory, and which function an address belongs to.
+//!
+//! Answers for Go 1.19 and 1.21 to 1.27 on linux/amd64, checked with 1.19.8, 1.21.13, 1.22.10, 1.23.9,
+//! 1.24.11, 1.25.5, 1.26.6 and 1.27.3; newer versions where their heap still looks like that of 1.27. The
+//! offsets for arm64 come from DWARF and were not tried on a machine. Refuses to guess: a structure that does
+//! not prove itself gives a gap. The surprise: in a stripped program only the heap is found, as nothing else
+//! points at itself, so part of the runtime's own memory becomes gaps there.
+
+pub mod find;
+pub mod heap;
+pub mod image;
+pub mod layout;
+mod metadata;
+pub mod pclntab;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::address::AddrRange;
+use crate::claim::{Claim, Component, Evidence, Findings, Gap};
+use crate::target::build_info::GoBuildInfo;
+use crate::target::elf::ElfFile;
+use crate::target::memory::Memory;
+
+use find::Globals;
+use image::Arch;
+use layout::Layout;
+use pclntab::{Function, Pclntab};
+
+/// The Go runtime of a process.
+pub struct GoRuntime {
+    load_bias: u64,
+    heap: Option<Heap>,
+    pclntab: Option<Pclntab>,
+    /// What could not be found.
+    gaps: Vec<Gap>,
+}
+
+/// Where the heap is and how it is read.
+struct Heap {
+    layout: Layout,
+    globals: Globals,
+}
+
+impl GoRuntime {
+    /// Finds the runtime of the Go program `elf`, built as `build` says and loaded with `load_bias`.
+    ///
+    /// # Errors
+    /// Where neither its heap nor its function table is found.
+    pub fn find(memory: &dyn Memory, elf: &ElfFile, load_bias: u64, build: &GoBuildInfo) -> Result<Self> {
+        let heap = Heap::find(memory, elf, load_bias, build);
+        let pclntab = Pclntab::parse(elf, build).and_then(|table| table.context("the program has none"));
+        let mut gaps = Vec::new();
+        let heap = noted(heap, "the Go heap and runtime", &mut gaps);
+        let pclntab = noted(pclntab, "Go's function table", &mut gaps);
+        if let (None, None, [heap, pclntab]) = (&heap, &pclntab, gaps.as_slice()) {
+            bail!("{}: {}; {}: {}", heap.what, heap.why, pclntab.what, pclntab.why);
+        }
+        Ok(Self { load_bias, heap, pclntab, gaps })
+    }
+
+    /// Claims the Go heap, whole, and the runtime's own memory, and says what could not be read.
+    pub fn claims(&self, memory: &dyn Memory) -> Findings {
+        let mut findings = Findings { claims: Vec::new(), gaps: self.gaps.clone() };
+        let Some(heap) = &self.heap else { return findings };
+        let ranges = heap.ranges(memory);
+        let ranges = noted(ranges, "the ranges of the Go heap", &mut findings.gaps).unwrap_or_default();
+        let claim = |&range| Claim { range, component: Component::GoHeap, evidence: Evidence::Structure };
+        findings.claims.extend(ranges.iter().map(claim));
+        let reader = metadata::Reader { memory, layout: &heap.layout, globals: &heap.globals };
+        let mut metadata = metadata::findings(&reader, &ranges);
+        findings.claims.append(&mut metadata.claims);
+        findings.gaps.append(&mut metadata.gaps);
+        findings
+    }
+
+    /// What the heap manages: spans, idle pages, goroutine stacks; sorted and disjoint.
+    ///
+    /// # Errors
+    /// Where the heap was not found, or its list of ranges stays inconsistent.
+    pub fn heap_ranges(&self, memory: &dyn Memory) -> Result<Vec<AddrRange>> {
+        self.heap.as_ref().context("the Go heap was not found")?.ranges(memory)
+    }
+
+    /// The functions of the program. Its addresses are those of the file: see [`Self::svma`].
+    pub fn pclntab(&self) -> Option<&Pclntab> {
+        self.pclntab.as_ref()
+    }
+
+    /// Where the variables of package `runtime` are, and how its structures are laid out.
+    pub fn globals(&self) -> Option<(&Globals, &Layout)> {
+        self.heap.as_ref().map(|heap| (&heap.globals, &heap.layout))
+    }
+
+    /// The address that the file states for `addr` of the process.
+    pub fn svma(&self, addr: u64) -> u64 {
+        addr.wrapping_sub(self.load_bias)
+    }
+
+    /// The text of Go code; with Go's own linker the race detector's C code lies inside.
+    pub fn text_range(&self) -> Option<AddrRange> {
+        self.addrs(self.pclntab()?.text_svma())
+    }
+
+    /// Whether the instruction at `addr` belongs to a function of package `runtime`. False too where
+    /// nothing is known of it.
+    pub fn is_runtime_pc(&self, addr: u64) -> bool {
+        let function = self.pclntab().and_then(|table| table.lookup(self.svma(addr)));
+        function.is_some_and(|function| function.is_in_runtime())
+    }
+
+    /// The assembly through which Go calls the race detector, `race_amd64.s` or `race_arm64.s`: `racecall`
+    /// and the functions around it from the same file. `None` where there is no race detector.
+    pub fn race_call_range(&self) -> Option<AddrRange> {
+        let mut range: Option<AddrRange> = None;
+        let mut has_race_call = false;
+        for function in self.pclntab()?.functions() {
+            if is_race_assembly(&function) {
+                has_race_call |= function.role() == pclntab::Role::RaceCall;
+                let start_svma = range.map_or(function.entry_svma, |range| range.start_addr);
+                range = AddrRange::new(start_svma, function.end_svma);
+            } else if has_race_call {
+                break;
+            } else {
+                range = None;
+            }
+        }
+        self.addrs(range.filter(|_| has_race_call)?)
+    }
+
+    /// A range of the file as it lies in the process.
+    fn addrs(&self, svma: AddrRange) -> Option<AddrRange> {
+        AddrRange::with_len(svma.start_addr.wrapping_add(self.load_bias), svma.len_bytes())
+    }
+}
+
+impl Heap {
+    fn find(memory: &dyn Memory, elf: &ElfFile, load_bias: u64, build: &GoBuildInfo) -> Result<Self> {
+        let minor = build.go_minor().with_context(|| format!("no such Go version: {:?}", build.version))?;
+        let layout = Layout::for_version(minor, Arch::of(elf)?)
+            .with_context(|| format!("Go 1.{minor} is older than what is known"))?;
+        let globals = Globals::find(memory, elf, load_bias, &layout)?;
+        Ok(Self { layout, globals })
+    }
+
+    fn ranges(&self, memory: &dyn Memory) -> Result<Vec<AddrRange>> {
+        heap::ranges(memory, &self.layout, self.globals.mheap_addr())
+    }
+}
+
+fn is_race_assembly(function: &Function<'_>) -> bool {
+    let is_race_file = |file: &str| file.ends_with("/race_amd64.s") || file.ends_with("/race_arm64.s");
+    function.is_asm() && function.file().is_some_and(is_race_file)
+}
+
+/// What was found, or a gap that says what was not.
+fn noted<T>(result: Result<T>, what: &str, gaps: &mut Vec<Gap>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(error) => {
+            gaps.push(Gap { what: what.to_owned(), why: format!("{error:#}"), bytes: None });
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pclntab::tests::{TEXT_SVMA, parsed};
+    use super::*;
+    use crate::target::memory::canned::Pieces;
+
+    const BIAS: u64 = 0x5555_0000_0000;
+
+    #[test]
+    fn functions_lie_where_the_program_was_loaded() {
+        let go = GoRuntime { load_bias: BIAS, heap: None, pclntab: Some(parsed()), gaps: vec![] };
+        let racecall_addr = BIAS + TEXT_SVMA + 0x40;
+        assert_eq!(go.text_range(), AddrRange::with_len(BIAS + TEXT_SVMA, 0x60));
+        assert_eq!(go.race_call_range(), AddrRange::with_len(racecall_addr, 0x20));
+        assert!(go.is_runtime_pc(racecall_addr));
+        assert!(!go.is_runtime_pc(BIAS + TEXT_SVMA), "main.outer");
+        assert!(!go.is_runtime_pc(TEXT_SVMA + 0x40), "not loaded there");
+        assert!(go.heap_ranges(&Pieces::default()).is_err());
+    }
+
+    #[test]
+    fn a_program_that_is_not_go_is_refused_with_both_reasons() {
+        let elf = ElfFile::parse(std::fs::File::open("/proc/self/exe").unwrap()).unwrap();
+        let build = GoBuildInfo { version: "go1.27.3".to_owned(), settings: vec![] };
+        let found = GoRuntime::find(&Pieces::default(), &elf, 0, &build);
+        let message = format!("{:#}", found.err().unwrap());
+        assert!(message.contains("Go heap") && message.contains("function table"), "{message}");
+    }
+}

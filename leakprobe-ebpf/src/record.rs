@@ -1,0 +1,133 @@
+//! Sending events: whose they are, whether they get a stack, what happens when there is no room.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_prandom_u32};
+use leakprobe_ebpf::{
+    Event, RING_BUSY_BYTES, RING_WAKE_BYTES, STACK_FRAMES_ONLY_BYTES, STACK_NATIVE_BYTES, STACK_WHOLE_BYTES,
+    counter,
+};
+
+use crate::maps::{COUNTERS, EVENTS, SCRATCH, SETTINGS, Scratch, TARGET_TGID};
+use crate::stack::{self, Extent};
+
+/// The current thread's id where it belongs to the watched process.
+#[inline(always)]
+pub fn target_tid() -> Option<u32> {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    ((pid_tgid >> 32) as u32 == TARGET_TGID.load()).then_some(pid_tgid as u32)
+}
+
+/// Adds one to a slot of [`counter`].
+#[inline(always)]
+pub fn count(slot: u32) {
+    if let Some(value) = COUNTERS.get_ptr_mut(slot) {
+        // SAFETY: the pointer is to this processor's own slot, which nobody else writes.
+        unsafe { *value += 1 };
+    }
+}
+
+/// Sends `event` as it is. `Err` is the counter to raise.
+#[inline(always)]
+pub fn send_plain(event: &Event, full_slot: u32) -> Result<(), u32> {
+    let waiting_bytes = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
+    let mut entry = EVENTS.reserve::<Event>(0).ok_or(full_slot)?;
+    entry.write(*event);
+    entry.submit(wake_flags(waiting_bytes));
+    Ok(())
+}
+
+/// Sends `event`, with a stack where the sample falls on it. `regs` is the kernel's copy of the user
+/// registers where the tracepoint has them, else null. `INTO_GO` looks for the way from native code back
+/// to Go, which takes the verifier a tenth of a second a program: only where that happens often.
+#[inline(always)]
+pub fn send<const INTO_GO: bool, C: EbpfContext>(
+    ctx: &C,
+    event: &mut Event,
+    regs: *const u8,
+    full_slot: u32,
+) -> Result<(), u32> {
+    let weight = sampled_weight();
+    if weight == 0 {
+        return send_plain(event, full_slot);
+    }
+    let waiting_bytes = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
+    if waiting_bytes > RING_BUSY_BYTES {
+        count(counter::STACKS_RING_BUSY);
+        return send_plain(event, full_slot);
+    }
+    let scratch = SCRATCH.get_ptr_mut(0).ok_or(counter::SCRATCH_MISSING)?;
+    // SAFETY: the entry is this processor's, and `owner` keeps programs that interrupt this one out.
+    let scratch = unsafe { &mut *scratch };
+    if scratch.owner != 0 {
+        count(counter::STACKS_SCRATCH_BUSY);
+        return send_plain(event, full_slot);
+    }
+    scratch.owner = event.tid;
+    let sent = send_with_stack::<INTO_GO, C>(ctx, scratch, event, regs, weight, waiting_bytes, full_slot);
+    scratch.owner = 0;
+    sent
+}
+
+/// Whether this very thread's stack is being captured on this processor: then the fault is the capture's
+/// own, on memory that is not there, and none of the program's.
+#[inline(always)]
+pub fn is_capturing(tid: u32) -> bool {
+    match SCRATCH.get_ptr(0) {
+        // SAFETY: a word of this processor's own entry.
+        Some(scratch) => unsafe { (*scratch).owner == tid },
+        None => false,
+    }
+}
+
+#[inline(always)]
+fn send_with_stack<const INTO_GO: bool, C: EbpfContext>(
+    ctx: &C,
+    scratch: &mut Scratch,
+    event: &mut Event,
+    regs: *const u8,
+    weight: u32,
+    waiting_bytes: u64,
+    full_slot: u32,
+) -> Result<(), u32> {
+    let Some(extent) = stack::capture::<INTO_GO, C>(ctx, scratch, regs) else {
+        count(counter::STACKS_UNREADABLE);
+        return send_plain(event, full_slot);
+    };
+    event.stack_weight = weight;
+    scratch.record.event = *event;
+    let flags = wake_flags(waiting_bytes);
+    let start = (&raw const scratch.record).cast::<u8>();
+    let sent = match extent {
+        Extent::Frames => output::<STACK_FRAMES_ONLY_BYTES>(start, flags),
+        Extent::Native => output::<STACK_NATIVE_BYTES>(start, flags),
+        Extent::Whole => output::<STACK_WHOLE_BYTES>(start, flags),
+    };
+    sent.map_err(|_| full_slot)
+}
+
+/// How many events a stack taken now stands for; 0 for no stack.
+#[inline(always)]
+fn sampled_weight() -> u32 {
+    let period = match SETTINGS.get(0) {
+        Some(settings) => settings.stack_period,
+        None => 1,
+    };
+    if period <= 1 {
+        return 1;
+    }
+    // SAFETY: the helper takes no pointer.
+    if unsafe { bpf_get_prandom_u32() } % period == 0 { period } else { 0 }
+}
+
+#[inline(always)]
+fn output<const LEN: usize>(start: *const u8, flags: u64) -> Result<(), i32> {
+    // SAFETY: `start` is the beginning of a record, which is at least LEN bytes long: the three
+    // lengths are offsets into it.
+    EVENTS.output::<[u8; LEN]>(unsafe { &*start.cast::<[u8; LEN]>() }, flags)
+}
+
+#[inline(always)]
+fn wake_flags(waiting_bytes: u64) -> u64 {
+    u64::from(if waiting_bytes > RING_WAKE_BYTES { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP })
+}

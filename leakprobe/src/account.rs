@@ -1,0 +1,218 @@
+//! Puts the parts together into the finished report: the last step before formats. Pure but for the
+//! names it asks the symbolizer for.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::time::SystemTime;
+
+use crate::attribute::growth::{RawCallSite, call_sites, claims_from_stacks, new_pages};
+use crate::attribute::ledger::{Ledger, Owners};
+use crate::claim::{Claim, Component};
+use crate::look::Look;
+use crate::report::{CallSite, ComponentRow, Frame, Rss, SMALLER_SITES, ThreadRow, Unaccounted};
+use crate::runtimes::code::CodeRoles;
+use crate::snapshot::{Residency, Snapshot};
+use crate::symbolize::Symbolizer;
+use crate::trace::recording::Recording;
+
+/// Stacks that get names, the largest first: naming some thousands takes a fraction of a second.
+const MAX_NAMED_STACKS: usize = 8192;
+/// Call sites in the report; the rest is summed up by component.
+const MAX_CALL_SITES: usize = 500;
+
+/// The ledgers of the window's two ends, and what grew between them.
+pub struct Account {
+    /// At the end.
+    pub end: Ledger,
+    /// At the start; `None` without a window.
+    pub start: Option<Ledger>,
+    /// Growth by stack, largest first.
+    pub sites: Vec<RawCallSite>,
+}
+
+/// Draws up both ledgers by the same claims, so that what is only better known at the end is not
+/// mistaken for growth.
+pub fn draw_up(start: Option<&Look>, end: &Look, recording: Option<&Recording>, roles: &CodeRoles) -> Account {
+    let mut claims: Vec<Claim> = end.claims.clone();
+    if let Some(recording) = recording {
+        let owners = Owners::weigh(&claims);
+        claims.extend(claims_from_stacks(&end.snapshot, &owners, recording, &|addr| roles.at(addr)));
+    }
+    let owners = Owners::weigh(&claims);
+    let start_ledger = start.map(|start| {
+        let both: Vec<Claim> = claims.iter().chain(&start.claims).copied().collect();
+        Ledger::draw_up(&start.snapshot, &Owners::weigh(&both))
+    });
+    let sites = match (start, recording) {
+        (Some(start), Some(recording)) => {
+            let gained = new_pages(&start.snapshot.runs, &end.snapshot.runs);
+            call_sites(&gained, &owners, recording)
+        }
+        _ => Vec::new(),
+    };
+    Account { end: Ledger::draw_up(&end.snapshot, &owners), start: start_ledger, sites }
+}
+
+impl Account {
+    /// The ledger's rows, largest first.
+    pub fn rows(&self, allocator: Option<&str>) -> Vec<ComponentRow> {
+        let listed = |component: &Component| {
+            self.end.entries.contains_key(component)
+                || self.start.as_ref().is_some_and(|start| start.entries.contains_key(component))
+        };
+        let mut rows: Vec<ComponentRow> = Component::ALL
+            .into_iter()
+            .filter(listed)
+            .map(|component| {
+                let entry = self.end.entries.get(&component).cloned().unwrap_or_default();
+                ComponentRow {
+                    id: component,
+                    label: component.label(),
+                    rss: entry.rss_bytes,
+                    growth: self.start.as_ref().map(|start| signed(entry.rss_bytes, start.rss_of(component))),
+                    r#virtual: entry.virtual_bytes,
+                    slack: None,
+                    lazy_free: entry.lazy_free_bytes,
+                    huge: Some(entry.huge_bytes),
+                    swap: Some(entry.swap_bytes),
+                    evidence: entry.main_evidence(),
+                    allocator: allocator.filter(|_| component == Component::CHeap).map(str::to_owned),
+                }
+            })
+            .collect();
+        rows.sort_by(|a, b| b.rss.cmp(&a.rss).then(a.id.cmp(&b.id)));
+        rows
+    }
+
+    /// What Go's heap profile cannot see; all unknown in a process without Go.
+    pub fn unaccounted(&self, rows: &[ComponentRow]) -> Unaccounted {
+        if !rows.iter().any(|row| row.id == Component::GoHeap) {
+            return Unaccounted { bytes: None, growth: None, owner: None };
+        }
+        let outside = |ledger: &Ledger| ledger.rss_bytes.saturating_sub(ledger.rss_of(Component::GoHeap));
+        let owner = rows.iter().filter(|row| row.id != Component::GoHeap).max_by_key(|row| row.rss);
+        Unaccounted {
+            bytes: Some(outside(&self.end)),
+            growth: self.start.as_ref().map(|start| signed(outside(&self.end), outside(start))),
+            owner: owner.map(|row| row.id),
+        }
+    }
+
+    /// RSS of the whole process.
+    pub fn rss(&self, end: &Snapshot) -> Rss {
+        let start = self.start.as_ref().map(|start| start.rss_bytes);
+        Rss {
+            start,
+            end: self.end.rss_bytes,
+            growth: start.map(|start| signed(self.end.rss_bytes, start)),
+            peak: end.status.peak_rss_bytes,
+            swap: end.usages.iter().map(|usage| usage.swap_bytes).sum(),
+            lazy_free: end.usages.iter().map(|usage| usage.lazy_free_bytes).sum(),
+            huge: end.usages.iter().map(|usage| usage.huge_bytes).sum(),
+        }
+    }
+
+    /// The call sites with names, largest first: stacks through the same lines are one. What is beyond
+    /// the first ones is summed up by component.
+    pub fn named_sites(&self, recording: &Recording, symbolizer: &mut Symbolizer<'_>) -> Vec<CallSite> {
+        let (named, unnamed) = self.sites.split_at(self.sites.len().min(MAX_NAMED_STACKS));
+        let mut merged: HashMap<SiteKey, CallSite> = HashMap::new();
+        for site in named {
+            let stack = site.stack.map(|stack| recording.stack(stack));
+            let frames = stack.map_or_else(Vec::new, |stack| symbolizer.frames(stack.code_addrs()));
+            let truncated = stack.filter(|stack| stack.truncated).map(|_| "the stack ends early");
+            let site = CallSite { frames, note: site.note.or(truncated), ..without_frames(site) };
+            merge(&mut merged, SiteKey::of(&site), site);
+        }
+        let mut sites: Vec<CallSite> = merged.into_values().collect();
+        sort_sites(&mut sites);
+        let mut smaller: HashMap<SiteKey, CallSite> = HashMap::new();
+        let cut = sites.split_off(sites.len().min(MAX_CALL_SITES));
+        for site in cut.into_iter().chain(unnamed.iter().map(without_frames)) {
+            let site = CallSite { frames: Vec::new(), note: Some(SMALLER_SITES), ..site };
+            merge(&mut smaller, SiteKey::of(&site), site);
+        }
+        sites.extend(smaller.into_values());
+        sort_sites(&mut sites);
+        sites
+    }
+
+    /// Threads with the resident bytes of their stacks.
+    pub fn threads(&self, end: &Look) -> Vec<ThreadRow> {
+        let resident = |range: &crate::address::AddrRange| -> u64 {
+            let runs = end.snapshot.runs.iter().filter(|run| run.residency != Residency::Swapped);
+            runs.filter_map(|run| run.range.intersection(range)).map(|common| common.len_bytes()).sum()
+        };
+        let threads = end.snapshot.threads.iter();
+        threads
+            .map(|thread| {
+                let stack = end.stacks.iter().find(|stack| stack.tid == thread.ns_tid);
+                ThreadRow {
+                    tid: thread.tid,
+                    comm: thread.comm.clone(),
+                    stack_rss: stack.map(|stack| resident(&stack.range)),
+                }
+            })
+            .collect()
+    }
+}
+
+/// What makes two call sites one: the component, the lines, how the stack ends.
+#[derive(PartialEq, Eq, Hash)]
+struct SiteKey {
+    component: Component,
+    lines: Vec<(Option<String>, Option<String>, Option<u32>)>,
+    note: Option<&'static str>,
+}
+
+impl SiteKey {
+    fn of(site: &CallSite) -> Self {
+        // Code without a name is told apart by its address.
+        let function = |frame: &Frame| frame.function.clone().or_else(|| Some(format!("{:#x}", frame.address)));
+        let lines = site.frames.iter().map(|frame| (function(frame), frame.file.clone(), frame.line)).collect();
+        Self { component: site.component, lines, note: site.note }
+    }
+}
+
+fn merge(sites: &mut HashMap<SiteKey, CallSite>, key: SiteKey, site: CallSite) {
+    match sites.entry(key) {
+        Entry::Vacant(place) => {
+            place.insert(site);
+        }
+        Entry::Occupied(mut place) => {
+            let kept = place.get_mut();
+            let faults = kept.faults + site.faults;
+            let stood_for = kept.weight * kept.faults as f64 + site.weight * site.faults as f64;
+            kept.weight = if faults == 0 { 0.0 } else { stood_for / faults as f64 };
+            kept.bytes += site.bytes;
+            kept.faults = faults;
+        }
+    }
+}
+
+fn sort_sites(sites: &mut [CallSite]) {
+    sites.sort_by(|a, b| {
+        let by_place = || a.frames.iter().map(|f| f.address).cmp(b.frames.iter().map(|f| f.address));
+        b.bytes.cmp(&a.bytes).then_with(|| a.component.cmp(&b.component)).then_with(by_place)
+    });
+}
+
+fn without_frames(site: &RawCallSite) -> CallSite {
+    CallSite {
+        component: site.component,
+        bytes: site.bytes,
+        faults: site.faults,
+        weight: site.weight,
+        frames: Vec::new(),
+        note: site.note,
+    }
+}
+
+/// RFC 3339, whole seconds, UTC.
+pub fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+fn signed(now: u64, before: u64) -> i64 {
+    now.wrapping_sub(before).cast_signed()
+}

@@ -1,0 +1,209 @@
+//! Growth by call site: pages resident at the end that were not at the start, each credited to the
+//! stack of its last first touch.
+
+use std::collections::HashMap;
+
+use super::ledger::Owners;
+use crate::address::{AddrRange, PAGE_BYTES};
+use crate::claim::{Claim, Component, Evidence};
+use crate::runtimes::code::Role;
+use crate::snapshot::{PageRun, Residency, Snapshot};
+use crate::trace::holders::Holder;
+use crate::trace::recording::Recording;
+
+use super::origin;
+
+/// A call site before its addresses have names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RawCallSite {
+    /// Whose bytes.
+    pub component: Component,
+    /// Index of the stack in the recording; `None` for growth without a stack.
+    pub stack: Option<u32>,
+    /// Bytes, scaled up to all of the component's touched pages where stacks were sampled.
+    pub bytes: u64,
+    /// Faults with this stack whose page is resident still.
+    pub faults: u64,
+    /// Mean number of faults each of them stands for.
+    pub weight: f64,
+    /// Why there is no stack.
+    pub note: Option<&'static str>,
+}
+
+/// The resident pages of `end` that are not in `start`, in runs.
+pub fn new_pages(start: &[PageRun], end: &[PageRun]) -> Vec<PageRun> {
+    let mut gained = Vec::new();
+    let mut old = start.iter().filter(|run| run.residency != Residency::Swapped).peekable();
+    for run in end.iter().filter(|run| run.residency != Residency::Swapped) {
+        let mut addr = run.range.start_addr;
+        while let Some(before) = old.peek() {
+            if before.range.end_addr <= addr {
+                old.next();
+                continue;
+            }
+            if before.range.start_addr >= run.range.end_addr {
+                break;
+            }
+            let range = AddrRange::new(addr, before.range.start_addr);
+            gained.extend(range.map(|range| PageRun { range, ..*run }));
+            addr = before.range.end_addr.min(run.range.end_addr);
+            if before.range.end_addr > run.range.end_addr {
+                break;
+            }
+        }
+        gained.extend(AddrRange::new(addr, run.range.end_addr).map(|range| PageRun { range, ..*run }));
+    }
+    gained
+}
+
+/// Claims on memory nobody else claims, by who mapped it in the window and who touched it.
+pub fn claims_from_stacks(
+    end: &Snapshot,
+    owners: &Owners,
+    recording: &Recording,
+    role_of: &dyn Fn(u64) -> Role,
+) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    let component_of = |stack: u32| origin::of_stack(recording.stack(stack).code_addrs().map(role_of));
+    for (range, mapping) in recording.mappings() {
+        let component = mapping.stack.and_then(component_of);
+        claims.extend(component.map(|component| Claim { range, component, evidence: Evidence::MappedBy }));
+    }
+    for usage in end.usages.iter().filter(|usage| usage.region.is_private_anonymous()) {
+        claims.extend(claims_by_touch(usage.region.range, owners, recording, &component_of));
+    }
+    claims
+}
+
+/// Within one VMA: each touched page by its toucher, and the rest by them if they agree.
+fn claims_by_touch(
+    region: AddrRange,
+    owners: &Owners,
+    recording: &Recording,
+    component_of: &dyn Fn(u32) -> Option<Component>,
+) -> Vec<Claim> {
+    let mut by_stack: HashMap<u32, Option<Component>> = HashMap::new();
+    let mut claims = Vec::new();
+    for (part, _) in owners.within(region).into_iter().filter(|(_, owner)| owner.evidence == Evidence::None) {
+        let mut seen: Vec<Component> = Vec::new();
+        for (addr, holder) in recording.touched(part) {
+            let Some(stack) = holder.stack else { continue };
+            let component = *by_stack.entry(stack).or_insert_with(|| component_of(stack));
+            let (Some(component), Some(range)) = (component, AddrRange::with_len(addr, PAGE_BYTES)) else {
+                continue;
+            };
+            if !seen.contains(&component) {
+                seen.push(component);
+            }
+            claims.push(Claim { range, component, evidence: Evidence::TouchedBy });
+        }
+        if let [component] = seen[..] {
+            claims.push(Claim { range: part, component, evidence: Evidence::Neighbour });
+        }
+    }
+    claims
+}
+
+#[derive(Default)]
+struct Tally {
+    pages: u64,
+    /// Pages, each times its stack's weight.
+    weighted: u64,
+}
+
+/// Credits `gained` pages to call sites, largest first.
+pub fn call_sites(gained: &[PageRun], owners: &Owners, recording: &Recording) -> Vec<RawCallSite> {
+    let mut with_stack: HashMap<(Component, u32), Tally> = HashMap::new();
+    let mut touched_bytes: HashMap<Component, u64> = HashMap::new();
+    let mut weighted_pages: HashMap<Component, u64> = HashMap::new();
+    let mut untouched_bytes: HashMap<Component, u64> = HashMap::new();
+    for (addr, huge) in pages(gained) {
+        let component = owners.at(addr).component;
+        match recording.holder(addr, huge) {
+            None => *untouched_bytes.entry(component).or_default() += PAGE_BYTES,
+            Some(Holder { stack, weight }) => {
+                *touched_bytes.entry(component).or_default() += PAGE_BYTES;
+                if let Some(stack) = stack {
+                    let tally = with_stack.entry((component, stack)).or_default();
+                    tally.pages += 1;
+                    tally.weighted += u64::from(weight);
+                    *weighted_pages.entry(component).or_default() += u64::from(weight);
+                }
+            }
+        }
+    }
+    let mut sites: Vec<RawCallSite> = with_stack
+        .into_iter()
+        .map(|((component, stack), tally)| {
+            let all = touched_bytes.get(&component).copied().unwrap_or(0);
+            let share = tally.weighted as f64 / weighted_pages[&component].max(1) as f64;
+            RawCallSite {
+                component,
+                stack: Some(stack),
+                bytes: (all as f64 * share) as u64,
+                faults: tally.pages,
+                weight: tally.weighted as f64 / tally.pages as f64,
+                note: None,
+            }
+        })
+        .collect();
+    let without = |component, bytes, note| RawCallSite {
+        component,
+        stack: None,
+        bytes,
+        faults: 0,
+        weight: 0.0,
+        note: Some(note),
+    };
+    for (component, bytes) in untouched_bytes {
+        sites.push(without(component, bytes, "became resident without a page fault of its own"));
+    }
+    for (component, bytes) in touched_bytes {
+        if !weighted_pages.contains_key(&component) {
+            sites.push(without(component, bytes, "no stack was sampled"));
+        }
+    }
+    sites.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| (a.component, a.stack).cmp(&(b.component, b.stack))));
+    sites
+}
+
+fn pages(runs: &[PageRun]) -> impl Iterator<Item = (u64, bool)> + '_ {
+    runs.iter().flat_map(|run| {
+        let huge = run.residency == Residency::ResidentHuge;
+        let addrs = (run.range.start_addr..run.range.end_addr).step_by(PAGE_BYTES as usize);
+        addrs.map(move |addr| (addr, huge))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn runs(pages: &[bool]) -> Vec<PageRun> {
+        let mut runs: Vec<PageRun> = Vec::new();
+        for (index, _) in pages.iter().enumerate().filter(|(_, page)| **page) {
+            let range = AddrRange::with_len(index as u64 * PAGE_BYTES, PAGE_BYTES).unwrap();
+            match runs.last_mut() {
+                Some(last) if last.range.end_addr == range.start_addr => last.range.end_addr = range.end_addr,
+                _ => runs.push(PageRun { range, residency: Residency::Resident }),
+            }
+        }
+        runs
+    }
+
+    proptest! {
+        #[test]
+        fn new_pages_are_the_difference(
+            start in proptest::collection::vec(any::<bool>(), 40),
+            end in proptest::collection::vec(any::<bool>(), 40),
+        ) {
+            let expected: Vec<bool> = start.iter().zip(&end).map(|(start, end)| *end && !start).collect();
+            let gained = new_pages(&runs(&start), &runs(&end));
+            let addrs: Vec<u64> = pages(&gained).map(|(addr, _)| addr).collect();
+            let expected: Vec<u64> = pages(&runs(&expected)).map(|(addr, _)| addr).collect();
+            prop_assert_eq!(addrs, expected);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What can be said of a process that ended in the window: its memory is gone, and with it every figure
+//! of the kernel's, but what it had at the start and touched since is known.
+
+use rangemap::RangeSet;
+
+use crate::address::{AddrRange, PAGE_BYTES};
+use crate::claim::Gap;
+use crate::snapshot::{PageRun, RegionUsage, Residency, Snapshot};
+use crate::target::maps::Region;
+use crate::trace::recording::{Mapping, Recording};
+
+/// `MAP_SHARED` or `MAP_SHARED_VALIDATE` (include/uapi/linux/mman.h).
+const SHARED_FLAGS: u64 = 0x01;
+const ANONYMOUS_FLAG: u64 = 0x20;
+
+/// The snapshot at the start, with every page touched since and not given back.
+pub fn snapshot(start: &Snapshot, recording: &Recording) -> Snapshot {
+    let old: RangeSet<u64> = start
+        .runs
+        .iter()
+        .filter(|run| run.residency != Residency::Swapped)
+        .map(|run| run.range.start_addr..run.range.end_addr)
+        .collect();
+    let mut usages = start.usages.clone();
+    for (range, mapping) in recording.mappings() {
+        add_mapping(&mut usages, range, mapping);
+    }
+    usages.sort_by_key(|usage| usage.region.range);
+    let mut runs = start.runs.clone();
+    for addr in recording.pages().filter(|addr| !old.contains(addr)) {
+        let index = usages.partition_point(|usage| usage.region.range.end_addr <= addr);
+        let Some(usage) = usages.get_mut(index).filter(|usage| usage.region.range.contains(addr)) else {
+            continue; // touched without being mapped: the fault failed
+        };
+        usage.rss_bytes += PAGE_BYTES;
+        runs.push(PageRun {
+            range: AddrRange { start_addr: addr, end_addr: addr + PAGE_BYTES },
+            residency: Residency::Resident,
+        });
+    }
+    runs.sort_by_key(|run| run.range);
+    Snapshot { usages, runs, status: start.status, threads: start.threads.clone(), gaps: Vec::new() }
+}
+
+/// What the report says of such a snapshot.
+pub fn gap() -> Gap {
+    Gap {
+        what: "resident memory at the end".to_owned(),
+        why: "the process ended first; shown is what it had at the start and touched since, and what it gave back of the former is not known".to_owned(),
+        bytes: None,
+    }
+}
+
+/// Adds the parts of a new mapping that no known VMA covers.
+fn add_mapping(usages: &mut Vec<RegionUsage>, range: AddrRange, mapping: &Mapping) {
+    let mut covered = RangeSet::new();
+    for usage in usages.iter() {
+        covered.insert(usage.region.range.start_addr..usage.region.range.end_addr);
+    }
+    let span = range.start_addr..range.end_addr;
+    let new: Vec<_> = covered.gaps(&span).collect();
+    for part in new {
+        let Some(range) = AddrRange::new(part.start, part.end) else { continue };
+        let is_file = mapping.flags & ANONYMOUS_FLAG == 0 && mapping.flags != 0;
+        usages.push(RegionUsage {
+            region: Region {
+                range,
+                readable: true,
+                writable: true,
+                executable: false,
+                shared: mapping.flags & SHARED_FLAGS != 0,
+                file_offset: 0,
+                device: (0, 0),
+                inode: u64::from(is_file), // which file, nobody can tell any more
+                name: String::new(),
+            },
+            rss_bytes: 0,
+            anonymous_bytes: 0,
+            lazy_free_bytes: 0,
+            huge_bytes: 0,
+            swap_bytes: 0,
+            hugetlb: false,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::decode::{Event, What};
+
+    #[test]
+    fn touched_pages_of_new_mappings_are_added_and_failed_faults_are_not() {
+        let mut recording = Recording::new(0, None);
+        let event = |what| Event { what, time_ns: 5, entered_ns: 4, stack_weight: 0, stack: None };
+        let range = AddrRange::new(0x10_0000, 0x20_0000).unwrap();
+        recording.take(&event(What::Map { range, flags: 0x22 }), None);
+        for addr in [0x10_0000, 0x10_1000, 0xdead_0000] {
+            recording.take(&event(What::Fault { addr, by_kernel: false }), None);
+        }
+        let last = snapshot(&Snapshot::default(), &recording);
+        assert_eq!(last.rss_bytes(), 2 * PAGE_BYTES);
+        assert!(last.usages[0].region.is_private_anonymous());
+    }
+}

@@ -1,0 +1,134 @@
+//! What was typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// Who owns a process's resident memory, who makes it grow, and from where.
+///
+/// Attaches to a running process for a few seconds, without stopping, signalling or changing it, and
+/// says which part of the program, of its runtime or of the kernel owns each resident byte.
+#[derive(Parser, Debug)]
+#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Arguments {
+    /// The process to look at
+    #[arg(value_name = "PID", required_unless_present = "pid_option", value_parser = clap::value_parser!(i32).range(1..))]
+    pid: Option<i32>,
+
+    /// The same, as an option
+    #[arg(short = 'p', long = "pid", id = "pid_option", value_name = "PID", conflicts_with = "pid", value_parser = clap::value_parser!(i32).range(1..))]
+    pid_option: Option<i32>,
+
+    /// How long to watch: 30s, 2m; 0 takes a snapshot only
+    #[arg(short, long, default_value = "10s", value_parser = parse_duration)]
+    pub duration: Duration,
+
+    /// Form of the report
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
+    pub format: OutputFormat,
+
+    /// Short for --format json
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+
+    /// Write the report to a file instead of the terminal
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Show every frame of each stack, the runtime's own included
+    #[arg(long)]
+    pub full_stacks: bool,
+
+    /// When to use colour
+    #[arg(long, value_enum, default_value_t = ColorChoice::Auto)]
+    pub color: ColorChoice,
+
+    /// No progress on stderr
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Show what the kernel programs log
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  leakprobe 12345                                who owns its memory, what grew in 10 s
+  leakprobe --pid 12345 --duration 60s           look longer, for a slow leak
+  leakprobe 12345 --duration 0                   snapshot only: attaches no probe
+  leakprobe 12345 --json --output report.json    for scripts
+
+Exit codes: 0 done, 2 usage, 3 no such process, 4 not permitted,
+5 the kernel lacks what is needed, 6 internal error.";
+
+/// Form of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// For people
+    Text,
+    /// Schema leakprobe.report/1
+    Json,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+impl Arguments {
+    /// The process to look at.
+    pub fn pid(&self) -> i32 {
+        self.pid.or(self.pid_option).expect("clap requires one of them")
+    }
+
+    /// The report's form.
+    pub fn format(&self) -> OutputFormat {
+        if self.json { OutputFormat::Json } else { self.format }
+    }
+}
+
+/// A bare number is seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string());
+    }
+    humantime::parse_duration(text).map_err(|error| format!("{error}; try 10s, 2m or 0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_with_and_without_a_unit() {
+        assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
+        assert_eq!(parse_duration("1.5"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(parse_duration("-1").is_err() && parse_duration("soon").is_err());
+    }
+
+    #[test]
+    fn the_pid_is_given_once() {
+        let parse = |words: &[&str]| Arguments::try_parse_from(words).map(|arguments| arguments.pid());
+        assert_eq!(parse(&["leakprobe", "12"]).unwrap(), 12);
+        assert_eq!(parse(&["leakprobe", "--pid", "12"]).unwrap(), 12);
+        assert!(parse(&["leakprobe"]).is_err());
+        assert!(parse(&["leakprobe", "0"]).is_err());
+        assert!(parse(&["leakprobe", "1", "--pid", "2"]).is_err());
+    }
+}

@@ -1,0 +1,235 @@
+//! The catalogue of causes: one function a rule, one line in [`RULES`].
+//!
+//! A rule answers "does this cause fit?" from [`Facts`] alone. It refuses to guess: growth that has two
+//! explanations is reported with both. The surprise: summaries are single lines of at most 80 columns,
+//! because the third line of the report is one of them.
+
+use super::{Facts, Finding, HOLDS_MUCH_MIN_BYTES, is_percent_of};
+use crate::claim::Component;
+
+/// Every cause known so far.
+pub const RULES: [fn(&Facts<'_>) -> Option<Finding>; 9] = [
+    go_race_detector,
+    go_heap_growth,
+    go_mmap_growth,
+    c_heap_growth,
+    c_mmap_growth,
+    thread_stacks,
+    file_backed,
+    shmem_growth,
+    madv_free,
+];
+
+/// Of the race detector's growth, this much under `go` statements makes goroutines the cause.
+const GO_STATEMENT_MIN_PERCENT: u64 = 50;
+
+/// Freed lazily, this share of the RSS makes the RSS itself misleading.
+const LAZY_FREE_MIN_PERCENT: u64 = 10;
+
+/// The race detector keeps a context for every goroutine ever started: its thread registry reuses one only
+/// beyond a quarantine of 2^32-1, which is never. The revision that Go 1.27 carries:
+/// <https://github.com/llvm/llvm-project/blob/51bfeff0e4b0/compiler-rt/lib/sanitizer_common/sanitizer_thread_registry.cpp>
+fn go_race_detector(facts: &Facts<'_>) -> Option<Finding> {
+    let sum = facts.sum(Component::is_tsan)?;
+    let is_cause = facts.is_notable_growth(sum.growth_bytes) || facts.is_much(sum.rss_bytes);
+    if !facts.is_go || !is_cause {
+        return None;
+    }
+    let built = match facts.race {
+        Some(true) => "the build information says -race",
+        _ => "it has TSan's memory regions",
+    };
+    let mut evidence = vec![built.to_owned()];
+    evidence.extend(facts.growth_evidence(sum.growth_bytes));
+    let seen = sites_of(facts, Component::is_tsan);
+    let under_go = bytes_under(facts, Component::is_tsan, "runtime.newproc");
+    let goroutines = under_go > 0 && is_percent_of(under_go, seen, GO_STATEMENT_MIN_PERCENT);
+    let summary = if goroutines {
+        let percent = under_go as f64 / seen as f64 * 100.0;
+        evidence.push(format!("{percent:.0} % of the detector's new memory was touched under go statements"));
+        evidence.push("some 340 B for each goroutine, measured with Go 1.21, 1.23 and 1.27".to_owned());
+        "It was built with -race: every goroutine ever started leaves ~340 B behind."
+    } else {
+        "It was built with -race: the race detector keeps most of what it once took."
+    };
+    Some(Finding {
+        id: "go-race-detector",
+        owner: sum.largest,
+        bytes: sum.rss_bytes,
+        growth: sum.growth_bytes,
+        summary: summary.to_owned(),
+        evidence,
+        remedy: "Run a build without -race; the race detector cannot give this memory back. Until then \
+                 restart it in time and start fewer goroutines (keep-alives, worker pools)."
+            .to_owned(),
+        references: vec!["golang/go#63276", "golang/go#37233"],
+    })
+}
+
+fn go_heap_growth(facts: &Facts<'_>) -> Option<Finding> {
+    growth(
+        facts,
+        Component::GoHeap,
+        "go-heap-growth",
+        "The Go heap grows; a leak and garbage awaiting collection look alike so far.",
+        "Watch longer than a few collections. If it goes on, compare two heap profiles (go tool pprof \
+         -diff_base); if they stay small, look for pools, goroutines and a high GOGC.",
+        &[],
+    )
+}
+
+fn go_mmap_growth(facts: &Facts<'_>) -> Option<Finding> {
+    growth(
+        facts,
+        Component::GoMmap,
+        "go-mmap-growth",
+        "Go code maps memory past the runtime; no heap profile will ever show it.",
+        "Look at the call sites above: each mapping needs its munmap. Whether these are leaked or kept on \
+         purpose cannot be told yet.",
+        &[],
+    )
+}
+
+fn c_heap_growth(facts: &Facts<'_>) -> Option<Finding> {
+    let mut finding = growth(
+        facts,
+        Component::CHeap,
+        "c-heap-growth",
+        "The C heap grows; a leak and freed memory that malloc keeps look alike so far.",
+        "Look at the call sites above: is each block freed? If they all are, malloc is keeping it: try \
+         MALLOC_ARENA_MAX=2, malloc_trim or another malloc.",
+        if facts.is_go { &["golang/go#53440"] } else { &[] },
+    )?;
+    let row = facts.holdings.iter().find(|holding| holding.component == Component::CHeap);
+    if let Some(allocator) = row.and_then(|holding| holding.allocator) {
+        finding.evidence.push(format!("its malloc is {allocator}"));
+    }
+    Some(finding)
+}
+
+fn c_mmap_growth(facts: &Facts<'_>) -> Option<Finding> {
+    growth(
+        facts,
+        Component::CMmap,
+        "c-mmap-growth",
+        "Native code maps memory and fills it: no malloc and no Go profile sees it.",
+        "Look at the call sites above: each mapping needs its munmap. Whether these are leaked or kept on \
+         purpose cannot be told yet.",
+        &[],
+    )
+}
+
+fn thread_stacks(facts: &Facts<'_>) -> Option<Finding> {
+    let sum = facts.sum(|component| component == Component::ThreadStacks)?;
+    if !facts.is_notable_growth(sum.growth_bytes) && !facts.is_much(sum.rss_bytes) {
+        return None;
+    }
+    let mut evidence: Vec<String> = facts.growth_evidence(sum.growth_bytes).into_iter().collect();
+    if let Some(threads) = facts.threads.filter(|threads| *threads > 0) {
+        let each_kib = sum.rss_bytes / threads / 1024;
+        evidence.push(format!("{threads} threads, {each_kib} KiB of stack each on average"));
+    }
+    Some(Finding {
+        id: "thread-stacks",
+        owner: Component::ThreadStacks,
+        bytes: sum.rss_bytes,
+        growth: sum.growth_bytes,
+        summary: "Thread stacks: many threads, or deep calls whose pages are never given back.".to_owned(),
+        evidence,
+        remedy: "Bound the number of threads (in Go: of concurrent cgo and blocking system calls), and keep \
+                 large buffers off their stacks."
+            .to_owned(),
+        references: if facts.is_go { vec!["golang/go#71150"] } else { Vec::new() },
+    })
+}
+
+fn file_backed(facts: &Facts<'_>) -> Option<Finding> {
+    let sum = facts.sum(|component| component == Component::FileMapped)?;
+    if !facts.is_notable_growth(sum.growth_bytes) && !facts.is_much(sum.rss_bytes) {
+        return None;
+    }
+    Some(Finding {
+        id: "file-backed",
+        owner: Component::FileMapped,
+        bytes: sum.rss_bytes,
+        growth: sum.growth_bytes,
+        summary: "These are pages of mapped files: the kernel takes them back. No leak.".to_owned(),
+        evidence: vec!["the mappings name files that are not code".to_owned()],
+        remedy:
+            "Leave them be, unless they are written faster than the disk takes them. To see less RSS, read \
+                 the files instead of mapping them, or madvise(MADV_DONTNEED) what is done."
+                .to_owned(),
+        references: Vec::new(),
+    })
+}
+
+fn shmem_growth(facts: &Facts<'_>) -> Option<Finding> {
+    growth(
+        facts,
+        Component::Shmem,
+        "shmem-growth",
+        "Shared memory grows; it lives until it is deleted and everyone unmaps it.",
+        "Find who should delete it: memfd and tmpfs files (ls -l /proc/PID/fd, /dev/shm), System V \
+         segments (ipcs -m).",
+        &[],
+    )
+}
+
+fn madv_free(facts: &Facts<'_>) -> Option<Finding> {
+    let lazy_free = |holding: &super::Holding<'_>| holding.lazy_free_bytes.unwrap_or(0);
+    let bytes = facts.holdings.iter().map(lazy_free).sum();
+    if bytes < HOLDS_MUCH_MIN_BYTES || !is_percent_of(bytes, facts.rss_bytes, LAZY_FREE_MIN_PERCENT) {
+        return None;
+    }
+    Some(Finding {
+        id: "madv-free",
+        owner: facts.holdings.iter().max_by_key(|holding| lazy_free(holding))?.component,
+        bytes,
+        growth: None,
+        summary: "Part of it is freed already (MADV_FREE): the kernel takes it when it needs it.".to_owned(),
+        evidence: vec![format!("smaps counts {} MiB as LazyFree", bytes >> 20)],
+        remedy: if facts.is_go {
+            "Leave it be; to see it in the RSS, GODEBUG=madvdontneed=1, the default from Go 1.16 on."
+        } else {
+            "Leave it be; to see it in the RSS, have the allocator use MADV_DONTNEED."
+        }
+        .to_owned(),
+        references: if facts.is_go { vec!["golang/go#42330"] } else { Vec::new() },
+    })
+}
+
+/// A component that makes a notable part of the growth, for reasons that are not told apart yet.
+fn growth(
+    facts: &Facts<'_>,
+    component: Component,
+    id: &'static str,
+    summary: &str,
+    remedy: &str,
+    references: &[&'static str],
+) -> Option<Finding> {
+    let sum = facts.sum(|owner| owner == component)?;
+    facts.is_notable_growth(sum.growth_bytes).then(|| Finding {
+        id,
+        owner: component,
+        bytes: sum.rss_bytes,
+        growth: sum.growth_bytes,
+        summary: summary.to_owned(),
+        evidence: facts.growth_evidence(sum.growth_bytes).into_iter().collect(),
+        remedy: remedy.to_owned(),
+        references: references.to_vec(),
+    })
+}
+
+/// New bytes of these components that have a stack.
+fn sites_of(facts: &Facts<'_>, is_meant: impl Fn(Component) -> bool) -> u64 {
+    facts.sites.iter().filter(|site| is_meant(site.component)).map(|site| site.bytes).sum()
+}
+
+/// New bytes of these components whose stack passes the function or one of its closures.
+fn bytes_under(facts: &Facts<'_>, is_meant: impl Fn(Component) -> bool, function: &str) -> u64 {
+    let passes = |name: &&str| {
+        name.strip_prefix(function).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let sites = facts.sites.iter().filter(|site| is_meant(site.component));
+    sites.filter(|site| site.functions.iter().any(passes)).map(|site| site.bytes).sum()
+}

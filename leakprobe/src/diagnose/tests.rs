@@ -1,0 +1,126 @@
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+fn holding(component: Component, rss_mib: u64, growth_kib: Option<i64>) -> Holding<'static> {
+    let growth_bytes = growth_kib.map(|kib| kib << 10);
+    Holding { component, rss_bytes: rss_mib * MIB, growth_bytes, lazy_free_bytes: Some(0), allocator: None }
+}
+
+fn facts(holdings: Vec<Holding<'_>>) -> Facts<'_> {
+    Facts {
+        rss_bytes: holdings.iter().map(|holding| holding.rss_bytes).sum(),
+        rss_growth_bytes: holdings.iter().map(|holding| holding.growth_bytes).sum(),
+        window_seconds: 10.0,
+        holdings,
+        ..Facts::default()
+    }
+}
+
+fn ids(facts: &Facts<'_>) -> Vec<&'static str> {
+    diagnose(facts).iter().map(|finding| finding.id).collect()
+}
+
+#[test]
+fn each_grower_has_its_finding_and_only_it() {
+    let expected = [
+        (Component::GoHeap, "go-heap-growth"),
+        (Component::GoMmap, "go-mmap-growth"),
+        (Component::CHeap, "c-heap-growth"),
+        (Component::CMmap, "c-mmap-growth"),
+        (Component::ThreadStacks, "thread-stacks"),
+        (Component::FileMapped, "file-backed"),
+        (Component::Shmem, "shmem-growth"),
+    ];
+    for (component, id) in expected {
+        let grower = holding(component, 40, Some(30 << 10));
+        let others = [holding(Component::FileExe, 30, Some(64)), holding(Component::AnonUnknown, 1, Some(0))];
+        assert_eq!(ids(&facts([vec![grower], others.to_vec()].concat())), [id]);
+    }
+}
+
+#[test]
+fn little_growth_raises_nothing() {
+    let warm_up =
+        facts(vec![holding(Component::GoHeap, 40, Some(900)), holding(Component::CHeap, 9, Some(100))]);
+    assert_eq!(ids(&warm_up), [""; 0]);
+    // 2 MiB are not why a process grows by 40.
+    let beside = facts(vec![
+        holding(Component::CHeap, 90, Some(2 << 10)),
+        holding(Component::AnonUnknown, 60, Some(40 << 10)),
+    ]);
+    assert_eq!(ids(&beside), [""; 0]);
+    let unknown = facts(vec![holding(Component::CHeap, 40, None)]);
+    assert_eq!(ids(&unknown), [""; 0]);
+}
+
+#[test]
+fn the_race_detector_is_told_from_its_sum_and_its_stacks() {
+    let tsan = || {
+        vec![
+            holding(Component::TsanRuntime, 40, Some(600)),
+            holding(Component::TsanMeta, 5, Some(600)),
+            holding(Component::GoHeap, 60, Some(100)),
+        ]
+    };
+    let mut race = Facts { is_go: true, race: Some(true), ..facts(tsan()) };
+    assert!(diagnose(&race)[0].summary.contains("keeps most of what"));
+    let functions = vec!["__tsan::Alloc", "runtime.newproc.func1", "main.flood"];
+    race.sites = vec![Site { component: Component::TsanRuntime, bytes: MIB, functions }];
+    let finding = &diagnose(&race)[0];
+    assert_eq!(
+        (finding.id, finding.owner, finding.bytes),
+        ("go-race-detector", Component::TsanRuntime, 45 * MIB)
+    );
+    assert!(finding.summary.contains("every goroutine ever started"));
+    // In a C program the same components are no race build of Go.
+    assert_eq!(ids(&facts(tsan())), [""; 0]);
+}
+
+#[test]
+fn a_snapshot_still_tells_what_is_held() {
+    let mut race =
+        facts(vec![holding(Component::TsanRuntime, 258, None), holding(Component::GoHeap, 10, None)]);
+    race.is_go = true;
+    assert_eq!(ids(&race), ["go-race-detector"]);
+    let mut lazy = facts(vec![holding(Component::CHeap, 900, None)]);
+    lazy.holdings[0].lazy_free_bytes = Some(400 * MIB);
+    assert_eq!(ids(&lazy), ["madv-free"]);
+}
+
+#[test]
+fn causes_come_by_growth_and_the_limit_after_them() {
+    let mut both = facts(vec![
+        holding(Component::CHeap, 90, Some(10 << 10)),
+        holding(Component::GoHeap, 50, Some(30 << 10)),
+    ]);
+    both.cgroup = Some(Limit { current_bytes: 150 * MIB, limit_bytes: 512 * MIB });
+    assert_eq!(ids(&both), ["go-heap-growth", "c-heap-growth", "cgroup-limit"]);
+    assert!(diagnose(&both)[2].summary.contains("full in 91 seconds"));
+}
+
+#[test]
+fn the_limit_is_a_matter_of_time_only_where_something_grows() {
+    let limit = Limit { current_bytes: 341 * MIB, limit_bytes: 512 * MIB };
+    let seconds = seconds_until_full(limit, 107_584_717, 10.0).map(|seconds| seconds.round());
+    assert_eq!(seconds, Some(17.0));
+    assert_eq!(seconds_until_full(limit, 4096, 10.0), None);
+    assert_eq!(seconds_until_full(limit, -107_584_717, 10.0), None);
+    assert_eq!(seconds_until_full(limit, 107_584_717, 0.0), None);
+    let full = Limit { current_bytes: 513 * MIB, limit_bytes: 512 * MIB };
+    assert_eq!(seconds_until_full(full, 107_584_717, 10.0), Some(0.0));
+}
+
+#[test]
+fn summaries_fit_the_third_line() {
+    let everything = Component::ALL.map(|component| holding(component, 100, Some(100 << 10)));
+    for holding in everything {
+        let mut one = facts(vec![Holding { lazy_free_bytes: Some(90 * MIB), ..holding }]);
+        one.is_go = true;
+        one.cgroup = Some(Limit { current_bytes: 341 * MIB, limit_bytes: 512 * MIB });
+        for finding in diagnose(&one) {
+            assert!(finding.summary.chars().count() <= 80, "{}", finding.summary);
+            assert!(finding.summary.ends_with('.') && finding.remedy.ends_with('.'));
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The report's plain facts: host, process, threads, cgroup. And the clock the probes use.
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::Request;
+use crate::account::{Account, rfc3339};
+use crate::address::PAGE_BYTES;
+use crate::look::Look;
+use crate::report::{HeapProfile, Host, OutsideRss, Report, RuntimeInfo, SCHEMA, TargetInfo, Tool, Tracing, Window};
+use crate::runtimes::Runtimes;
+use crate::target::maps::Region;
+use crate::target::{Target, cgroup};
+
+/// A kernel thread stack on x86_64 (Linux `arch/x86/include/asm/page_64_types.h`, THREAD_SIZE).
+const KERNEL_STACK_BYTES: u64 = 16 << 10;
+
+/// CLOCK_MONOTONIC in nanoseconds: what `bpf_ktime_get_ns` reads.
+pub fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
+/// The end of the brk heap, where there is one.
+pub fn brk_addr(regions: &[Region]) -> Option<u64> {
+    regions.iter().filter(|region| region.name == "[heap]").map(|region| region.range.end_addr).max()
+}
+
+/// A report with everything but what the window saw.
+pub fn report(request: &Request, target: &Target, runtimes: &Runtimes, account: &Account, end: &Look) -> Report {
+    let uname = rustix::system::uname();
+    let allocator = runtimes.glibc_version.as_ref().map(|version| format!("glibc {version}"));
+    let components = account.rows(allocator.as_deref());
+    Report {
+        schema: SCHEMA,
+        tool: Tool { version: env!("CARGO_PKG_VERSION").to_owned(), arguments: request.arguments.clone() },
+        host: Host {
+            kernel: uname.release().to_string_lossy().into_owned(),
+            arch: uname.machine().to_string_lossy().into_owned(),
+            page_size: PAGE_BYTES,
+            backend: "none",
+        },
+        target: target_info(target, runtimes, end, allocator),
+        window: Window { started_at: String::new(), seconds: 0.0 },
+        rss: account.rss(&end.snapshot),
+        residual: account.end.residual_bytes(),
+        heap_profile: HeapProfile { in_use: None, source: "none" },
+        unaccounted: account.unaccounted(&components),
+        components,
+        call_sites: Vec::new(),
+        goroutines: Vec::new(),
+        threads: account.threads(end),
+        findings: Vec::new(),
+        outside_rss: outside_rss(target, end),
+        tracing: Tracing::default(),
+        gaps: Vec::new(),
+    }
+}
+
+fn target_info(target: &Target, runtimes: &Runtimes, end: &Look, allocator: Option<String>) -> TargetInfo {
+    let cgroup = cgroup::parse(&target.cgroup_text());
+    TargetInfo {
+        pid: target.pid(),
+        comm: target.comm().to_owned(),
+        exe: target.exe_path().to_owned(),
+        started_at: rfc3339(target.started_at()),
+        threads: end.snapshot.status.threads,
+        container_id: cgroup.as_ref().and_then(|cgroup| cgroup::container_id(&cgroup.path)).map(str::to_owned),
+        cgroup: cgroup.map(|cgroup| cgroup.path),
+        runtime: RuntimeInfo {
+            kind: if runtimes.build.is_some() { "go" } else { "native" },
+            version: runtimes.build.as_ref().map(|build| build.version.clone()),
+            race: runtimes.build.as_ref().map(|build| build.race()),
+            cgo: runtimes.build.as_ref().and_then(|build| build.cgo()),
+            stripped: runtimes.exe_is_stripped,
+            allocator,
+        },
+        ended: None,
+    }
+}
+
+fn outside_rss(target: &Target, end: &Look) -> OutsideRss {
+    OutsideRss {
+        page_tables: end.snapshot.status.page_table_bytes,
+        kernel_stacks: end.snapshot.status.threads.map(|threads| threads * KERNEL_STACK_BYTES),
+        cgroup: cgroup::parse(&target.cgroup_text()).as_ref().and_then(cgroup::memory),
+    }
+}

@@ -1,0 +1,39 @@
+//! One look at the target: a snapshot, and what the runtimes say at that moment.
+
+use anyhow::Result;
+
+use crate::attribute::mappings;
+use crate::claim::{Claim, Gap};
+use crate::runtimes::Runtimes;
+use crate::snapshot::{self, Snapshot};
+use crate::target::Target;
+use crate::target::maps::Region;
+use crate::target::modules::Module;
+
+/// A snapshot and every claim on it.
+#[derive(Default)]
+pub struct Look {
+    /// What is resident.
+    pub snapshot: Snapshot,
+    /// Who owns it, as far as maps and runtimes say.
+    pub claims: Vec<Claim>,
+    /// Threads' stacks, by thread id.
+    pub stacks: Vec<crate::runtimes::threads::ThreadStack>,
+    /// What could not be read.
+    pub gaps: Vec<Gap>,
+}
+
+/// Looks now. `None` where the address space is gone.
+///
+/// # Errors
+/// Where the snapshot cannot be taken.
+pub fn look(target: &Target, modules: &[Module], runtimes: &Runtimes) -> Result<Option<Look>> {
+    let Some(mut snapshot) = snapshot::take(target)? else { return Ok(None) };
+    let regions: Vec<Region> = snapshot.usages.iter().map(|usage| usage.region.clone()).collect();
+    let mut claims = mappings::claims(&regions, modules);
+    let read = runtimes.read(target, modules, &regions, &snapshot.threads);
+    claims.extend(read.findings.claims);
+    let mut gaps = std::mem::take(&mut snapshot.gaps);
+    gaps.extend(read.findings.gaps);
+    Ok(Some(Look { snapshot, claims, stacks: read.stacks, gaps }))
+}

@@ -1,0 +1,67 @@
+//! What stderr shows while leakprobe works: one line when the watch begins, then one that is rewritten.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use leakprobe::watch::Progress;
+
+/// The progress line. Not a terminal: only the first line, for whoever waits for it.
+pub struct Line {
+    quiet: bool,
+    rewrites: bool,
+    shown: bool,
+}
+
+impl Line {
+    /// `quiet` shows nothing at all.
+    pub fn new(quiet: bool) -> Self {
+        Self { quiet, rewrites: io::stderr().is_terminal(), shown: false }
+    }
+
+    /// Shows how far it is. A closed stderr is no reason to stop.
+    pub fn show(&mut self, progress: Progress) {
+        if self.quiet {
+            return;
+        }
+        match progress {
+            Progress::Watching { pid, duration } => {
+                let seconds = duration.as_secs_f64();
+                let _ = writeln!(io::stderr(), "leakprobe: watching {pid} for {seconds} s, ^C ends early");
+            }
+            Progress::Tick { elapsed, rss_bytes, growth_bytes } if self.rewrites => {
+                let _ = write!(
+                    io::stderr(),
+                    "\r\x1b[K{:3.0} s  RSS {:.1} MiB, {:+.1} MiB so far",
+                    elapsed.as_secs_f64(),
+                    rss_bytes as f64 / f64::from(1 << 20),
+                    growth_bytes as f64 / f64::from(1 << 20),
+                );
+                self.shown = true;
+            }
+            Progress::Tick { .. } => {}
+        }
+    }
+
+    /// Takes the line away.
+    pub fn clear(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// Sends what the kernel programs log to stderr.
+pub fn log_to_stderr() {
+    struct Stderr;
+    impl log::Log for Stderr {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            let _ = writeln!(io::stderr(), "leakprobe: kernel: {}", record.args());
+        }
+        fn flush(&self) {}
+    }
+    if log::set_logger(&Stderr).is_ok() {
+        log::set_max_level(log::LevelFilter::Debug);
+    }
+}

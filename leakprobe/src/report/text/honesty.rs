@@ -1,0 +1,149 @@
+//! How far the answer can be trusted: what was seen, what was lost, what could not be read.
+//!
+//! Every counter that is not zero is named and every gap has its bytes; nothing here is good or bad news
+//! about the process, but for its cgroup. The surprise: it also says which process this was, for reports
+//! that are read a week later.
+
+use std::io;
+
+use super::headline::is_snapshot;
+use super::layout::{Page, Paint};
+use super::units::{GLUE, count, counted, size, size_or_unknown, time};
+use crate::claim::Gap;
+use crate::diagnose::{Limit, seconds_until_full};
+use crate::report::{Report, TargetInfo, Tracing};
+
+/// Gaps shown; JSON has all of them.
+const GAPS_MAX: usize = 8;
+
+/// Further away than this a straight line says nothing.
+const LIMIT_HORIZON_SECONDS: f64 = 30.0 * 86_400.0;
+
+/// Writes the block.
+pub fn write(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
+    page.blank()?;
+    let mut sentences = Vec::new();
+    if !is_snapshot(report) {
+        sentences.extend(traced(&report.tracing));
+    }
+    sentences.extend(beside_rss(report));
+    sentences.extend(cgroup(report));
+    sentences.push("The process was never stopped.".to_owned());
+    page.prose(Paint::Plain, "", &sentences.join(" "))?;
+    lost(page, &report.tracing)?;
+    gaps(page, &report.gaps)?;
+    page.prose(Paint::Dim, "", &identity(report))
+}
+
+/// "23,541 faults, 1,201 mappings seen, 0 lost, every stack kept."
+fn traced(tracing: &Tracing) -> Vec<String> {
+    let faults = counted(tracing.events.faults, "fault", "faults");
+    let mappings = counted(tracing.events.mappings, "mapping", "mappings");
+    let lost = tracing.lost.iter().map(|row| row.count).fold(0, u64::saturating_add);
+    let mut parts = vec![faults, format!("{mappings} seen"), format!("{}{GLUE}lost", count(lost))];
+    match tracing.stack_sample_rate {
+        Some(1) => parts.push("every stack kept".to_owned()),
+        Some(rate) => parts.push(format!("1 stack kept in up to {} faults, sizes scaled up", count(rate))),
+        None => parts.push("stack sampling unknown".to_owned()),
+    }
+    let mut sentences = vec![format!("{}.", parts.join(", "))];
+    if tracing.stacks_truncated > 0 {
+        let stacks = counted(tracing.stacks_truncated, "stack ends", "stacks end");
+        sentences.push(format!("{stacks} early."));
+    }
+    for probe in tracing.probes.iter().filter(|probe| !probe.attached) {
+        let why = probe.error.as_deref().unwrap_or("no reason given");
+        sentences.push(format!("Not attached: {} ({why}).", probe.name));
+    }
+    sentences
+}
+
+/// What was lost, by the counter that says so; nothing where nothing was.
+fn lost(page: &mut Page<'_>, tracing: &Tracing) -> io::Result<()> {
+    let causes = tracing.lost.iter().filter(|row| row.count > 0);
+    let causes: Vec<String> = causes.map(|row| format!("{} {}", count(row.count), row.cause)).collect();
+    if causes.is_empty() {
+        return Ok(());
+    }
+    let text =
+        format!("Lost: {}. Growth by owner is exact, by call site it may miss as much.", causes.join(", "));
+    page.prose(Paint::Notice, "  ", &text)
+}
+
+/// What the process holds that the table does not show, or shows in a way that misleads.
+fn beside_rss(report: &Report) -> Vec<String> {
+    let mut sentences = Vec::new();
+    if report.rss.lazy_free > 0 {
+        sentences.push(format!("{} of it are freed already (MADV_FREE).", size(report.rss.lazy_free)));
+    }
+    if report.rss.swap > 0 {
+        sentences.push(format!("{} more are swapped out.", size(report.rss.swap)));
+    }
+    let kernel = [
+        (report.outside_rss.page_tables, "page tables"),
+        (report.outside_rss.kernel_stacks, "kernel stacks"),
+    ];
+    let kernel =
+        kernel.iter().filter_map(|(bytes, what)| bytes.map(|bytes| format!("{} of {what}", size(bytes))));
+    let kernel: Vec<String> = kernel.collect();
+    if !kernel.is_empty() {
+        sentences.push(format!("Outside RSS: {}.", kernel.join(", ")));
+    }
+    sentences
+}
+
+/// "Cgroup: 341 MiB of 512 MiB, full in 17 s at this rate."
+fn cgroup(report: &Report) -> Option<String> {
+    let cgroup = report.outside_rss.cgroup.as_ref()?;
+    let current_bytes = cgroup.current?;
+    let Some(limit_bytes) = cgroup.limit else {
+        return Some(format!("Cgroup: {}, no limit.", size(current_bytes)));
+    };
+    let limit = Limit { current_bytes, limit_bytes };
+    let growth_bytes = report.rss.growth.unwrap_or(0);
+    let until = match seconds_until_full(limit, growth_bytes, report.window.seconds) {
+        _ if report.target.is_gone() => String::new(),
+        Some(seconds) if seconds < 1.0 => ", full".to_owned(),
+        Some(seconds) if seconds < LIMIT_HORIZON_SECONDS => {
+            format!(", full in {} at this rate", time(seconds))
+        }
+        _ => String::new(),
+    };
+    Some(format!("Cgroup: {} of {}{until}.", size(current_bytes), size(limit_bytes)))
+}
+
+fn gaps(page: &mut Page<'_>, gaps: &[Gap]) -> io::Result<()> {
+    for gap in gaps.iter().take(GAPS_MAX) {
+        let bytes = size_or_unknown(gap.bytes);
+        let size = if gap.bytes.is_some() { bytes } else { format!("size {bytes}") };
+        page.prose(Paint::Notice, "  ", &format!("Not read: {} ({size}): {}", gap.what, gap.why))?;
+    }
+    match gaps.len().saturating_sub(GAPS_MAX) {
+        0 => Ok(()),
+        more => page.prose(Paint::Notice, "  ", &format!("{more} more gaps: --format json lists them")),
+    }
+}
+
+/// "/srv/api, go1.27.3 -race, cgo, 12 threads, container 3f2a…; Linux 6.18.5, leakprobe 0.1.0".
+fn identity(report: &Report) -> String {
+    let mut parts = vec![report.target.exe.clone()];
+    parts.extend(runtime(&report.target));
+    parts.extend(report.target.threads.map(|threads| counted(threads, "thread", "threads")));
+    let container = report.target.container_id.as_ref();
+    parts.extend(container.map(|id| format!("container {}", id.chars().take(12).collect::<String>())));
+    let (host, tool) = (&report.host, &report.tool);
+    format!("{}; Linux {} {}, leakprobe {}", parts.join(", "), host.kernel, host.arch, tool.version)
+}
+
+fn runtime(target: &TargetInfo) -> Vec<String> {
+    let runtime = &target.runtime;
+    let race = if runtime.race == Some(true) { " -race" } else { "" };
+    let version = match (&runtime.version, runtime.kind) {
+        (Some(version), _) => Some(format!("{version}{race}")),
+        (None, "go") => Some(format!("Go of unknown version{race}")),
+        (None, _) => None,
+    };
+    let cgo = (runtime.cgo == Some(true)).then(|| "cgo".to_owned());
+    let stripped = (runtime.stripped == Some(true)).then(|| "stripped".to_owned());
+    [version, cgo, runtime.allocator.clone(), stripped].into_iter().flatten().collect()
+}

@@ -1,0 +1,125 @@
+//! Owners as people see them: the race detector's three components are one, and each has a name for a
+//! table, for a narrow column and for a sentence.
+//!
+//! Sums over an owner are made here, once, for the headline and the table. The surprise: the growth of an
+//! owner is unknown as soon as that of one of its rows is.
+
+use std::cmp::Reverse;
+
+use crate::claim::Component;
+use crate::report::ComponentRow;
+
+/// Who holds memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Owner {
+    /// TSan's shadow, meta and own allocations.
+    RaceDetector,
+    /// Any other component.
+    One(Component),
+}
+
+impl Owner {
+    /// The owner a component belongs to.
+    pub fn of(component: Component) -> Self {
+        if component.is_tsan() { Self::RaceDetector } else { Self::One(component) }
+    }
+
+    /// For a column of [`SHORT_COLUMNS`].
+    pub const fn short(self) -> &'static str {
+        match self {
+            Self::RaceDetector => "Race detector",
+            Self::One(Component::GoMmap) => "Go mmap",
+            Self::One(Component::CHeap) => "C heap",
+            Self::One(Component::CMmap) => "Native mmap",
+            Self::One(Component::FileLibs) => "Libraries",
+            Self::One(Component::FileMapped) => "Mapped files",
+            Self::One(Component::Shmem) => "Shared memory",
+            Self::One(component) => component.label(),
+        }
+    }
+
+    /// For a sentence: the name, and whether it takes a verb in the plural.
+    pub const fn in_sentence(self) -> (&'static str, bool) {
+        match self {
+            Self::RaceDetector => ("the race detector (TSan)", false),
+            Self::One(component) => match component {
+                Component::GoHeap => ("the Go heap", false),
+                Component::GoRuntime => ("the Go runtime", false),
+                Component::GoMmap => ("memory mapped by Go code", false),
+                Component::TsanShadow | Component::TsanMeta | Component::TsanRuntime => ("TSan", false),
+                Component::CHeap => ("the C heap (malloc)", false),
+                Component::CMmap => ("memory mapped by native code", false),
+                Component::ThreadStacks => ("thread stacks", true),
+                Component::FileExe => ("the executable", false),
+                Component::FileLibs => ("shared libraries", true),
+                Component::FileMapped => ("mapped files", true),
+                Component::Shmem => ("shared memory", false),
+                Component::KernelSpecial => ("the vdso", false),
+                Component::AnonUnknown => ("memory nothing explains", false),
+            },
+        }
+    }
+}
+
+/// Columns of the longest [`Owner::short`].
+pub const SHORT_COLUMNS: usize = 13;
+
+/// An owner with its rows.
+#[derive(Clone, Debug)]
+pub struct Account<'a> {
+    /// Who.
+    pub owner: Owner,
+    /// The rows, largest first.
+    pub rows: Vec<&'a ComponentRow>,
+    /// Resident bytes.
+    pub rss_bytes: u64,
+    /// Their growth in the window.
+    pub growth_bytes: Option<i64>,
+}
+
+impl Account<'_> {
+    /// The growth, if there was any.
+    pub fn grown_bytes(&self) -> Option<u64> {
+        self.growth_bytes.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0)
+    }
+}
+
+/// The owners, largest first.
+pub fn accounts(rows: &[ComponentRow]) -> Vec<Account<'_>> {
+    let mut accounts: Vec<Account<'_>> = Vec::new();
+    for row in rows {
+        let owner = Owner::of(row.id);
+        if let Some(account) = accounts.iter_mut().find(|account| account.owner == owner) {
+            account.rss_bytes = account.rss_bytes.saturating_add(row.rss);
+            account.growth_bytes =
+                account.growth_bytes.zip(row.growth).map(|(sum, more)| sum.saturating_add(more));
+            account.rows.push(row);
+        } else {
+            accounts.push(Account { owner, rows: vec![row], rss_bytes: row.rss, growth_bytes: row.growth });
+        }
+    }
+    for account in &mut accounts {
+        account.rows.sort_by_key(|row| Reverse(row.rss));
+    }
+    accounts.sort_by_key(|account| Reverse(account.rss_bytes));
+    accounts
+}
+
+/// The one that grew most, and all growth of those that grew: the whole of which it has a share.
+pub fn top_grower<'a, 'b>(accounts: &'b [Account<'a>]) -> Option<(&'b Account<'a>, u64)> {
+    let grown_bytes = accounts.iter().filter_map(Account::grown_bytes).fold(0, u64::saturating_add);
+    let top =
+        accounts.iter().filter(|account| account.grown_bytes().is_some()).max_by_key(|it| it.growth_bytes)?;
+    Some((top, grown_bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names_fit_their_column() {
+        let owners = Component::ALL.map(Owner::of);
+        assert_eq!(owners.iter().map(|owner| owner.short().len()).max(), Some(SHORT_COLUMNS));
+    }
+}

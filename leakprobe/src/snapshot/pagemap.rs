@@ -1,0 +1,233 @@
+//! Which pages are resident: the PAGEMAP_SCAN request of Linux 6.7, else /proc/PID/pagemap itself.
+//!
+//! The surprise: a page that was only ever read is mapped to the shared page of zeroes. The page map
+//! calls it present, but RSS does not count it, so neither do we.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+
+use rustix::io::Errno;
+use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl};
+
+use super::RegionUsage;
+use crate::address::{AddrRange, PAGE_BYTES};
+use crate::claim::Gap;
+
+/// How a page is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residency {
+    /// In memory, counted in RSS.
+    Resident,
+    /// In memory, as part of a huge page.
+    ResidentHuge,
+    /// In swap.
+    Swapped,
+}
+
+/// Adjacent pages that are there in the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRun {
+    /// Whole pages.
+    pub range: AddrRange,
+    /// How they are there.
+    pub residency: Residency,
+}
+
+/// Regions taken from the kernel at a time.
+const SCAN_REGIONS: usize = 2048;
+/// Without PAGEMAP_SCAN, a VMA longer than this is not read: 8 bytes a page of mostly nothing.
+const MAX_LINEAR_BYTES: u64 = 256 << 30;
+const LINEAR_PAGES: usize = 16_384;
+
+/// Category bits (include/uapi/linux/fs.h, PAGE_IS_*).
+mod category {
+    pub const PRESENT: u64 = 1 << 3;
+    pub const SWAPPED: u64 = 1 << 4;
+    pub const PFNZERO: u64 = 1 << 5;
+    pub const HUGE: u64 = 1 << 6;
+}
+
+/// `struct pm_scan_arg`.
+#[repr(C)]
+struct ScanArg {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+/// `struct page_region`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct ScannedRegion {
+    start: u64,
+    end: u64,
+    categories: u64,
+}
+
+/// `_IOWR('f', 16, struct pm_scan_arg)`, whose result is the number of regions written.
+struct PagemapScan<'a>(&'a mut ScanArg);
+
+// SAFETY: opcode and argument type belong together, and the kernel writes only `walk_end` and, through
+// `vec`, at most `vec_len` regions, which the caller's buffer has.
+unsafe impl Ioctl for PagemapScan<'_> {
+    type Output = usize;
+    const IS_MUTATING: bool = true;
+
+    fn opcode(&self) -> Opcode {
+        rustix::ioctl::opcode::read_write::<ScanArg>(b'f', 16)
+    }
+
+    fn as_ptr(&mut self) -> *mut std::ffi::c_void {
+        std::ptr::from_mut(self.0).cast()
+    }
+
+    unsafe fn output_from_ptr(result: IoctlOutput, _: *mut std::ffi::c_void) -> rustix::io::Result<usize> {
+        usize::try_from(result).map_err(|_| Errno::INVAL)
+    }
+}
+
+/// The pages of every VMA that has any.
+pub fn read(pagemap: &File, usages: &[RegionUsage]) -> (Vec<PageRun>, Vec<Gap>) {
+    let mut runs = Vec::new();
+    let mut gaps = Vec::new();
+    let mut can_scan = true;
+    for usage in usages.iter().filter(|usage| usage.rss_bytes + usage.swap_bytes > 0 && !usage.hugetlb) {
+        let range = usage.region.range;
+        if can_scan {
+            match scan(pagemap, range, &mut runs) {
+                Err(Errno::NOTTY | Errno::INVAL) => can_scan = false,
+                Err(Errno::SRCH) => break, // the address space is gone
+                Err(errno) => gaps.push(gap(usage, &errno.to_string())),
+                Ok(()) => continue,
+            }
+        }
+        if range.len_bytes() > MAX_LINEAR_BYTES {
+            gaps.push(gap(usage, "too long to read page by page, and this kernel has no PAGEMAP_SCAN (Linux 6.7)"));
+        } else if let Err(error) = read_linear(pagemap, range, &mut runs) {
+            gaps.push(gap(usage, &error.to_string()));
+        }
+    }
+    (runs, gaps)
+}
+
+fn gap(usage: &RegionUsage, why: &str) -> Gap {
+    Gap {
+        what: format!("resident pages of {:?}", usage.region.range),
+        why: why.to_owned(),
+        bytes: Some(usage.rss_bytes),
+    }
+}
+
+fn scan(pagemap: &File, range: AddrRange, runs: &mut Vec<PageRun>) -> Result<(), Errno> {
+    let mut found = vec![ScannedRegion::default(); SCAN_REGIONS];
+    let mut start_addr = range.start_addr;
+    while start_addr < range.end_addr {
+        let mut arg = ScanArg {
+            size: size_of::<ScanArg>() as u64,
+            flags: 0,
+            start: start_addr,
+            end: range.end_addr,
+            walk_end: 0,
+            vec: found.as_mut_ptr().addr() as u64,
+            vec_len: found.len() as u64,
+            max_pages: 0,
+            category_inverted: 0,
+            category_mask: 0,
+            category_anyof_mask: category::PRESENT | category::SWAPPED,
+            return_mask: category::PRESENT | category::SWAPPED | category::PFNZERO | category::HUGE,
+        };
+        // SAFETY: `vec` points to `vec_len` regions that live until after the call.
+        let count = unsafe { ioctl(pagemap, PagemapScan(&mut arg)) }?;
+        runs.extend(found.iter().take(count).filter_map(run));
+        if arg.walk_end <= start_addr {
+            break;
+        }
+        start_addr = arg.walk_end;
+    }
+    Ok(())
+}
+
+fn run(region: &ScannedRegion) -> Option<PageRun> {
+    let range = AddrRange::new(region.start, region.end)?;
+    let residency = match region.categories {
+        bits if bits & category::PFNZERO != 0 => return None,
+        bits if bits & category::SWAPPED != 0 => Residency::Swapped,
+        bits if bits & category::HUGE != 0 => Residency::ResidentHuge,
+        _ => Residency::Resident,
+    };
+    Some(PageRun { range, residency })
+}
+
+fn read_linear(pagemap: &File, range: AddrRange, runs: &mut Vec<PageRun>) -> std::io::Result<()> {
+    let mut bytes = vec![0; LINEAR_PAGES * 8];
+    let mut addr = range.start_addr;
+    while addr < range.end_addr {
+        let pages = ((range.end_addr - addr) / PAGE_BYTES).min(LINEAR_PAGES as u64) as usize;
+        pagemap.read_exact_at(&mut bytes[..pages * 8], addr / PAGE_BYTES * 8)?;
+        for entry in bytes[..pages * 8].chunks_exact(8) {
+            let entry = u64::from_le_bytes(entry.try_into().expect("8 bytes"));
+            push_page(runs, addr, entry);
+            addr += PAGE_BYTES;
+        }
+    }
+    Ok(())
+}
+
+/// Bit 63: present; bit 62: swapped (Linux `Documentation/admin-guide/mm/pagemap.rst`).
+fn push_page(runs: &mut Vec<PageRun>, addr: u64, entry: u64) {
+    let residency = match (entry >> 63 & 1, entry >> 62 & 1) {
+        (1, _) => Residency::Resident,
+        (0, 1) => Residency::Swapped,
+        _ => return,
+    };
+    match runs.last_mut() {
+        Some(last) if last.range.end_addr == addr && last.residency == residency => {
+            last.range.end_addr += PAGE_BYTES;
+        }
+        _ => runs.push(PageRun { range: AddrRange { start_addr: addr, end_addr: addr + PAGE_BYTES }, residency }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own_runs(reader: impl Fn(&File, AddrRange, &mut Vec<PageRun>)) -> (u64, Vec<PageRun>) {
+        let memory = vec![1u8; 1 << 20];
+        let start_addr = memory.as_ptr().addr() as u64;
+        let range = AddrRange::with_len(start_addr, 1 << 20).unwrap().whole_pages().unwrap();
+        let mut runs = Vec::new();
+        reader(&File::open("/proc/self/pagemap").unwrap(), range, &mut runs);
+        (range.len_bytes(), runs)
+    }
+
+    #[test]
+    fn both_readers_find_our_own_pages() {
+        let (len_bytes, runs) = own_runs(|file, range, runs| read_linear(file, range, runs).unwrap());
+        assert_eq!(runs.iter().map(|run| run.range.len_bytes()).sum::<u64>(), len_bytes);
+        let (len_bytes, runs) = own_runs(|file, range, runs| match scan(file, range, runs) {
+            Err(Errno::NOTTY) => read_linear(file, range, runs).unwrap(), // before Linux 6.7
+            scanned => scanned.unwrap(),
+        });
+        assert_eq!(runs.iter().map(|run| run.range.len_bytes()).sum::<u64>(), len_bytes);
+    }
+
+    #[test]
+    fn pages_that_are_alike_make_one_run() {
+        let mut runs = Vec::new();
+        for (page, entry) in [1u64 << 63, 1 << 63, 0, 1 << 62].into_iter().enumerate() {
+            push_page(&mut runs, page as u64 * PAGE_BYTES, entry);
+        }
+        let lens: Vec<_> = runs.iter().map(|run| (run.range.len_bytes(), run.residency)).collect();
+        assert_eq!(lens, [(2 * PAGE_BYTES, Residency::Resident), (PAGE_BYTES, Residency::Swapped)]);
+    }
+}

@@ -1,0 +1,112 @@
+//! `/proc/PID/smaps`: the kernel's figures of each VMA.
+
+use crate::target::maps::{self, Region};
+
+/// A VMA and its figures, in bytes (Linux `Documentation/filesystems/proc.rst`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionUsage {
+    /// The VMA.
+    pub region: Region,
+    /// Rss.
+    pub rss_bytes: u64,
+    /// Anonymous: of `rss_bytes`, not backed by a file (any more).
+    pub anonymous_bytes: u64,
+    /// LazyFree: of `rss_bytes`, given back with MADV_FREE and not taken yet.
+    pub lazy_free_bytes: u64,
+    /// AnonHugePages, ShmemPmdMapped and FilePmdMapped: of `rss_bytes`, mapped as huge pages.
+    pub huge_bytes: u64,
+    /// Swap.
+    pub swap_bytes: u64,
+    /// A hugetlb mapping, whose pages are in no RSS.
+    pub hugetlb: bool,
+}
+
+impl RegionUsage {
+    fn new(region: Region) -> Self {
+        Self {
+            region,
+            rss_bytes: 0,
+            anonymous_bytes: 0,
+            lazy_free_bytes: 0,
+            huge_bytes: 0,
+            swap_bytes: 0,
+            hugetlb: false,
+        }
+    }
+
+    fn take(&mut self, name: &str, bytes: u64) {
+        match name {
+            "Rss" => self.rss_bytes = bytes,
+            "Anonymous" => self.anonymous_bytes = bytes,
+            "LazyFree" => self.lazy_free_bytes = bytes,
+            "AnonHugePages" | "ShmemPmdMapped" | "FilePmdMapped" => self.huge_bytes += bytes,
+            "Swap" => self.swap_bytes = bytes,
+            "KernelPageSize" => self.hugetlb = bytes > crate::address::PAGE_BYTES,
+            _ => {}
+        }
+    }
+}
+
+/// Parses the whole text. Lines of unknown form or name are passed over: kernels add some.
+pub fn parse(text: &str) -> Vec<RegionUsage> {
+    let mut usages: Vec<RegionUsage> = Vec::new();
+    for line in text.lines() {
+        if let Some((name, bytes)) = parse_figure(line) {
+            if let Some(usage) = usages.last_mut() {
+                usage.take(name, bytes);
+            }
+        } else if let Some(region) = maps::parse_line(line) {
+            usages.push(RegionUsage::new(region));
+        }
+    }
+    usages
+}
+
+/// "Rss:                 132 kB", in bytes. A VMA's head line never ends in " kB" after a colon-ended
+/// first word, for its first word is a range of addresses.
+fn parse_figure(line: &str) -> Option<(&str, u64)> {
+    let (name, rest) = line.split_once(':')?;
+    let kib = rest.strip_suffix(" kB")?.trim_start();
+    let bytes = kib.parse::<u64>().ok()?.checked_mul(1024)?;
+    (!name.contains('-')).then_some((name, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SAMPLE: &str = "\
+c000000000-c000400000 rw-p 00000000 00:00 0 
+Size:               4096 kB
+KernelPageSize:        4 kB
+MMUPageSize:           4 kB
+Rss:                1132 kB
+Pss:                1132 kB
+Anonymous:          1132 kB
+LazyFree:             64 kB
+AnonHugePages:         0 kB
+Swap:                  8 kB
+VmFlags: rd wr mr mw me ac sd 
+7f0000000000-7f0000200000 rw-s 00000000 00:0f 7    /anon_hugepage (deleted)
+KernelPageSize:     2048 kB
+Rss:                   0 kB
+";
+
+    #[test]
+    fn figures_belong_to_the_line_above_them() {
+        let usages = parse(SAMPLE);
+        assert_eq!(usages.len(), 2);
+        assert_eq!((usages[0].rss_bytes, usages[0].lazy_free_bytes), (1132 << 10, 64 << 10));
+        assert_eq!((usages[0].swap_bytes, usages[0].hugetlb), (8 << 10, false));
+        assert!(usages[1].hugetlb);
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(text in "(.*\n){0,8}") {
+            let _ = parse(&text);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Addresses → functions, files and lines, inlined frames included.
+//!
+//! Go code is named by its own pclntab, which stripped binaries keep; everything else by blazesym, from
+//! files that were opened while they were mapped. What has no name stays an address with its module.
+
+use std::collections::HashMap;
+
+use blazesym::symbolize::source::{Elf, Source};
+use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer as Blazesym};
+use serde::Serialize;
+
+use crate::target::modules::Module;
+use crate::unwind::GoCode;
+
+/// A frame of a stack.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Frame {
+    /// Demangled; null where nothing names the address.
+    pub function: Option<String>,
+    /// Source file.
+    pub file: Option<String>,
+    /// Line in it.
+    pub line: Option<u32>,
+    /// File the code was mapped from.
+    pub module: Option<String>,
+    /// In the process.
+    pub address: u64,
+    /// Inlined into the next frame outwards.
+    pub inlined: bool,
+}
+
+/// Names the code of one process.
+pub struct Symbolizer<'a> {
+    modules: &'a [Module],
+    go: Option<GoCode<'a>>,
+    blazesym: Blazesym,
+    named: HashMap<u64, Vec<Frame>>,
+}
+
+impl<'a> Symbolizer<'a> {
+    /// Nothing is read before it is asked for.
+    pub fn new(modules: &'a [Module], go: Option<GoCode<'a>>) -> Self {
+        let blazesym = Blazesym::builder().enable_auto_reload(false).enable_inlined_fns(true).build();
+        Self { modules, go, blazesym, named: HashMap::new() }
+    }
+
+    /// The frames of a stack, innermost first. `addrs` are addresses inside the instructions.
+    pub fn frames(&mut self, addrs: impl Iterator<Item = u64>) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        for addr in addrs {
+            if !self.named.contains_key(&addr) {
+                let named = self.name(addr);
+                self.named.insert(addr, named);
+            }
+            frames.extend(self.named[&addr].iter().cloned());
+        }
+        frames
+    }
+
+    fn name(&self, addr: u64) -> Vec<Frame> {
+        let module = self.modules.iter().find(|module| module.span.contains(addr));
+        let bare = Frame {
+            module: module.map(|module| module.path.clone()),
+            address: addr,
+            ..Frame::default()
+        };
+        let Some(module) = module else { return vec![bare] };
+        let by_go = self.go.filter(|_| module.is_exe).map(|go| name_go(&go, &bare));
+        if let Some(frames) = by_go.filter(|frames| !frames.is_empty()) {
+            return frames;
+        }
+        self.name_native(module, &bare).unwrap_or_else(|| vec![bare])
+    }
+
+    fn name_native(&self, module: &Module, bare: &Frame) -> Option<Vec<Frame>> {
+        // Go's linker drops the debug information of the C++ it links: only the symbol table helps there,
+        // and reading all of Go's debug information to learn that would cost more than the rest.
+        let is_go = module.is_exe && self.go.is_some() && module.elf.section(".eh_frame").is_none();
+        let source = Source::Elf(Elf { debug_syms: !is_go, ..Elf::new(module.open_path()) });
+        let svma = bare.address.wrapping_sub(module.load_bias);
+        match self.blazesym.symbolize_single(&source, Input::VirtOffset(svma)).ok()? {
+            Symbolized::Sym(symbol) => Some(frames_of(&symbol, bare)),
+            Symbolized::Unknown(_) => None,
+        }
+    }
+}
+
+fn name_go(go: &GoCode<'_>, bare: &Frame) -> Vec<Frame> {
+    let svma = bare.address.wrapping_sub(go.load_bias);
+    let is_go = go.pclntab.lookup(svma).is_some_and(|function| function.frame_bytes(svma).is_some());
+    if !is_go {
+        return Vec::new(); // C++ that Go linked in: its mangled name is for blazesym
+    }
+    let frames = go.pclntab.frames_at(svma);
+    frames
+        .into_iter()
+        .map(|frame| Frame {
+            function: Some(frame.function.to_owned()),
+            file: frame.file.map(str::to_owned),
+            line: frame.line,
+            inlined: frame.inlined,
+            ..bare.clone()
+        })
+        .collect()
+}
+
+/// blazesym lists inlined functions outermost first; we list innermost first.
+fn frames_of(symbol: &Sym<'_>, bare: &Frame) -> Vec<Frame> {
+    let frame = |name: &str, code: Option<&CodeInfo<'_>>, inlined| Frame {
+        function: Some(name.to_owned()),
+        file: code.map(|code| code.to_path().to_string_lossy().into_owned()),
+        line: code.and_then(|code| code.line),
+        inlined,
+        ..bare.clone()
+    };
+    let inlined = symbol.inlined.iter().rev().map(|inlined| frame(&inlined.name, inlined.code_info.as_ref(), true));
+    inlined.chain([frame(&symbol.name, symbol.code_info.as_deref(), false)]).collect()
+}

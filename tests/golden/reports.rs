@@ -1,0 +1,447 @@
+//! Reports as the pipeline would hand them over, one function a situation.
+
+use leakprobe::claim::{Component, Evidence, Gap};
+use leakprobe::diagnose::diagnose;
+use leakprobe::report::{
+    CallSite, CgroupMemory, ComponentRow, Events, Frame, HeapProfile, Host, LostRow, OutsideRss, Probe,
+    Report, Rss, RuntimeInfo, SCHEMA, TargetInfo, ThreadRow, Tool, Tracing, Unaccounted, Window,
+};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// Every report below.
+pub fn all() -> [Report; 11] {
+    [
+        race_leak(),
+        quiet_native(),
+        native_leak(),
+        cgo_leak(),
+        hardly_grows(),
+        shrinks(),
+        snapshot(),
+        exited(),
+        hostile(),
+        residual(),
+        unknowns(),
+    ]
+}
+
+/// An HTTP client and server without keep-alives, built with -race.
+pub fn race_leak() -> Report {
+    let mut report = base("api", "/srv/api", go("go1.27.3", true));
+    report.components = vec![
+        row(Component::TsanRuntime, 258 * MIB, Some(103_220 * KIB as i64), Evidence::Structure),
+        row(Component::CHeap, 14 * MIB, Some(0), Evidence::Structure),
+        row(Component::GoRuntime, 12 * MIB, Some(100 * KIB as i64), Evidence::Structure),
+        row(Component::FileExe, 9 * MIB, Some(0), Evidence::Mapping),
+        row(Component::GoHeap, 13 * MIB, Some(1500 * KIB as i64), Evidence::Structure),
+        row(Component::TsanShadow, 10 * MIB, Some(200 * KIB as i64), Evidence::Layout),
+        row(Component::TsanMeta, 3 * MIB, Some(8 * KIB as i64), Evidence::Layout),
+        row(Component::FileLibs, 2 * MIB, Some(0), Evidence::Mapping),
+        row(Component::ThreadStacks, 500 * KIB, Some(0), Evidence::Structure),
+        row(Component::KernelSpecial, 8 * KIB, Some(0), Evidence::Mapping),
+        row(Component::AnonUnknown, 800 * KIB, Some(16 * KIB as i64), Evidence::None),
+    ];
+    report.components[1].allocator = Some("glibc 2.36".to_owned());
+    report.call_sites = race_call_sites();
+    report.outside_rss = outside(341 * MIB, Some(512 * MIB));
+    settle(&mut report);
+    report
+}
+
+fn race_call_sites() -> Vec<CallSite> {
+    let dial = &[
+        ("net/http.(*Transport).dialConn", "/usr/local/go/src/net/http/transport.go", 1782),
+        ("net/http.(*Transport).dialConnFor", "/usr/local/go/src/net/http/transport.go", 1485),
+        ("main.flood", "/build/api/main.go", 31),
+        ("runtime.goexit", "/usr/local/go/src/runtime/asm_amd64.s", 1700),
+    ];
+    let serve = &[
+        ("net/http.(*Server).Serve", "/usr/local/go/src/net/http/server.go", 3454),
+        ("net/http.Serve", "/usr/local/go/src/net/http/server.go", 2880),
+        ("main.serve.gowrap1", "/build/api/main.go", 19),
+    ];
+    let pool = &[(
+        "github.com/example-corp/platform-libraries/internal/workerpool.(*Pool[go.shape.string]).submitWithRetry",
+        "/build/api/vendor/github.com/example-corp/platform-libraries/internal/workerpool/pool.go",
+        204,
+    )];
+    let cache = &[
+        ("main.(*cache).put", "/build/api/cache.go", 58),
+        ("main.handle", "/build/api/main.go", 77),
+        ("net/http.HandlerFunc.ServeHTTP", "/usr/local/go/src/net/http/server.go", 2294),
+    ];
+    let growing: &[&str] = &["runtime.memclrNoHeapPointers", "runtime.mallocgc", "runtime.growslice"];
+    vec![
+        // Two ways in which TSan allocates for one go statement: one line for a reader.
+        site(Component::TsanRuntime, 52 * MIB, &[TSAN_ALLOC, GO_STATEMENT].concat(), dial),
+        site(Component::TsanRuntime, 22 * MIB, &[TSAN_ALLOC, GO_STATEMENT].concat(), serve),
+        site(
+            Component::TsanRuntime,
+            9 * MIB,
+            &[&["__tsan::TraceSwitchPartImpl"], GO_STATEMENT].concat(),
+            dial,
+        ),
+        site(Component::TsanRuntime, 8 * MIB, &[TSAN_ALLOC, GO_STATEMENT].concat(), pool),
+        site(Component::GoHeap, 1400 * KIB, growing, cache),
+        site(
+            Component::GoHeap,
+            90 * KIB,
+            &["runtime.memclrNoHeapPointers"],
+            &[("runtime.gcBgMarkWorker", "", 0)],
+        ),
+        CallSite {
+            note: Some("the kernel made huge pages"),
+            ..site(Component::TsanRuntime, 3 * MIB, &[], &[])
+        },
+    ]
+}
+
+const TSAN_ALLOC: &[&str] =
+    &["__sanitizer::internal_memset", "__tsan::Alloc", "__tsan_go_start", "runtime.racecall"];
+const GO_STATEMENT: &[&str] = &[
+    "runtime.racegostart",
+    "runtime.newproc1",
+    "runtime.newproc.func1",
+    "runtime.systemstack",
+    "runtime.newproc",
+];
+
+/// A C server that does nothing but hold what it has.
+pub fn quiet_native() -> Report {
+    let mut report = base("nginx", "/usr/sbin/nginx", native());
+    report.components = vec![
+        row(Component::CHeap, 5400 * KIB, Some(0), Evidence::Structure),
+        row(Component::FileLibs, 3 * MIB, Some(0), Evidence::Mapping),
+        row(Component::FileExe, 1200 * KIB, Some(0), Evidence::Mapping),
+        row(Component::ThreadStacks, 132 * KIB, Some(0), Evidence::Structure),
+        row(Component::KernelSpecial, 4 * KIB, Some(0), Evidence::Mapping),
+        row(Component::CMmap, 0, Some(0), Evidence::Neighbour),
+    ];
+    report.tracing.events = Events { faults: 3, mappings: 0, ..Events::default() };
+    settle(&mut report);
+    report
+}
+
+/// A C program that loses blocks of malloc.
+pub fn native_leak() -> Report {
+    let mut report = base("ingestd", "/opt/ingest/bin/ingestd", native());
+    report.components = vec![
+        row(Component::CHeap, 640 * MIB, Some(20_600 * KIB as i64), Evidence::Structure),
+        row(Component::FileMapped, 80 * MIB, Some(2 * MIB as i64), Evidence::Mapping),
+        row(Component::FileLibs, 9 * MIB, Some(0), Evidence::Mapping),
+        row(Component::CMmap, 4 * MIB, Some(-(MIB as i64)), Evidence::MappedBy),
+        row(Component::ThreadStacks, 2 * MIB, Some(0), Evidence::Structure),
+        row(Component::FileExe, MIB, Some(0), Evidence::Mapping),
+    ];
+    report.components[0].allocator = Some("glibc 2.36".to_owned());
+    let exe = Some("/opt/ingest/bin/ingestd");
+    let library = Some("/usr/lib/x86_64-linux-gnu/libxml2.so.2.9.14");
+    let leak = site(
+        Component::CHeap,
+        18 * MIB,
+        &["_int_malloc", "__GI___libc_malloc"],
+        &[
+            ("parse_record", "/src/ingest/record.c", 412),
+            ("batch_run", "/src/ingest/batch.c", 97),
+            ("main", "/src/ingest/main.c", 60),
+        ],
+    );
+    let mut library_site =
+        site(Component::CHeap, 1800 * KIB, &["malloc"], &[("xmlStrndup", "", 0), ("read_config", "", 0)]);
+    library_site.frames[1].module = library.map(str::to_owned);
+    library_site.frames[2].module = exe.map(str::to_owned);
+    let mut unwound_badly = site(Component::CHeap, 500 * KIB, &["_int_malloc", "malloc"], &[]);
+    unwound_badly.note = Some("the stack ends here");
+    let mut nameless = site(Component::FileMapped, 2 * MIB, &[], &[("", "", 0)]);
+    nameless.frames[0] =
+        Frame { address: 0x7f12_3456_789a, module: library.map(str::to_owned), ..Frame::default() };
+    report.call_sites = vec![leak, library_site, unwound_badly, nameless];
+    report.outside_rss = outside(900 * MIB, None);
+    settle(&mut report);
+    report
+}
+
+/// A Go program whose cgo half leaks, slowly, under a much larger Go heap.
+pub fn cgo_leak() -> Report {
+    let mut report = base("thumbnailer", "/app/thumbnailer", go("go1.25.5", false));
+    report.window.seconds = 60.0;
+    report.components = vec![
+        row(Component::GoHeap, 1900 * MIB, Some(-(3 * MIB as i64)), Evidence::Structure),
+        row(Component::CHeap, 210 * MIB, Some(9 * MIB as i64), Evidence::Structure),
+        row(Component::GoRuntime, 40 * MIB, Some(300 * KIB as i64), Evidence::Structure),
+        row(Component::FileExe, 20 * MIB, Some(0), Evidence::Mapping),
+        row(Component::ThreadStacks, 3 * MIB, Some(64 * KIB as i64), Evidence::Structure),
+    ];
+    report.call_sites = vec![site(
+        Component::CHeap,
+        8 * MIB,
+        &["_int_malloc", "malloc"],
+        &[
+            ("decode_frame", "/src/thumb/decode.c", 77),
+            ("runtime.asmcgocall", "", 0),
+            ("runtime.cgocall", "", 0),
+            ("main._Cfunc_decode_frame", "_cgo_gotypes.go", 44),
+            ("main.(*Thumbnailer).Render", "/src/thumb/render.go", 120),
+            ("main.main", "/src/thumb/main.go", 33),
+        ],
+    )];
+    report.heap_profile = HeapProfile { in_use: Some(1430 * MIB), source: "mbuckets" };
+    settle(&mut report);
+    report
+}
+
+/// A Go service in which a little moves from here to there.
+pub fn hardly_grows() -> Report {
+    let mut report = base("scheduler", "/app/scheduler", go("go1.26.6", false));
+    report.components = vec![
+        row(Component::GoHeap, 61 * MIB, Some(300 * KIB as i64), Evidence::Structure),
+        row(Component::FileExe, 30 * MIB, Some(24 * KIB as i64), Evidence::Mapping),
+        row(Component::GoRuntime, 5 * MIB, Some(-(40 * KIB as i64)), Evidence::Structure),
+    ];
+    let growing = &["runtime.memclrNoHeapPointers", "runtime.mallocgc", "runtime.newobject"];
+    report.call_sites =
+        vec![site(Component::GoHeap, 300 * KIB, growing, &[("main.tick", "/src/scheduler/tick.go", 12)])];
+    settle(&mut report);
+    report
+}
+
+/// A native program that gives back more than it takes.
+pub fn shrinks() -> Report {
+    let mut report = native_leak();
+    report.components[1].growth = Some(-(61 * MIB as i64));
+    settle(&mut report);
+    report
+}
+
+/// The race build again, looked at once.
+pub fn snapshot() -> Report {
+    let mut report = race_leak();
+    report.window.seconds = 0.0;
+    report.host.backend = "none";
+    report.tracing = Tracing::default();
+    report.call_sites = Vec::new();
+    report.rss.start = None;
+    report.rss.growth = None;
+    report.unaccounted.growth = None;
+    for row in &mut report.components {
+        row.growth = None;
+    }
+    report.findings = diagnose(&report.facts());
+    report
+}
+
+/// A target that ended while it was watched, on a machine that could not keep up.
+pub fn exited() -> Report {
+    let mut report = race_leak();
+    report.target.ended = Some("exited");
+    report.window.seconds = 3.24;
+    report.tracing.lost =
+        vec![lost("ring_buffer_full", 1412), lost("stack_missing", 0), lost("stack_table_full", 9)];
+    report.tracing.stack_sample_rate = Some(16);
+    report.tracing.stacks_truncated = 37;
+    report.tracing.probes.push(Probe {
+        name: "exceptions:page_fault_kernel".to_owned(),
+        attached: false,
+        error: Some("no such tracepoint".to_owned()),
+    });
+    report.gaps = vec![
+        gap("residency of 0x7f0000000000-0x7f0000c00000", "the process was gone", Some(12 * MIB)),
+        gap("stacks of threads", "the process was gone", None),
+    ];
+    report.rss.swap = 3 * MIB;
+    report.findings = diagnose(&report.facts());
+    report
+}
+
+/// Names chosen to repaint, reorder and flood the terminal.
+pub fn hostile() -> Report {
+    let mut report = native_leak();
+    report.target.comm = "\x1b[2J\x1b[31mroot\x07".to_owned();
+    report.target.exe = "/srv/a\nRSS  0 B\r\u{202e}exe.txt\u{9b}1m".to_owned();
+    report.target.runtime.allocator = Some("\x1b]0;owned\x07".to_owned());
+    report.components[0].allocator =
+        Some("je\u{200b}malloc\x1b[8m and a name that goes on and on and on".to_owned());
+    report.call_sites[0].frames[2].function = Some(format!("{}\u{301}", "z\u{300}\x1b[A".repeat(60)));
+    report.call_sites[0].frames[3].function = Some("日本語の関数名".repeat(12));
+    report.call_sites[0].frames[3].file = Some(format!("/src/{}.c", "\u{2067}x".repeat(50)));
+    report.call_sites[1].frames[1].module = Some("/lib/\x1b[31mlib\u{e0041}.so".to_owned());
+    report.threads = vec![ThreadRow { tid: 7, comm: "\x1b[0m".to_owned(), stack_rss: None }];
+    report.gaps = vec![gap("region \x1b[1A\x1b[2K of 0x1000", "said\nso\u{85}", Some(4096))];
+    report.tracing.probes[0].error = Some("\x1b[5mblink".to_owned());
+    report.tracing.probes[0].attached = false;
+    report
+}
+
+/// Rows and RSS that differ, both now and in the window.
+pub fn residual() -> Report {
+    let mut report = native_leak();
+    report.rss.end -= 1200 * KIB;
+    report.residual = -(1200 * KIB as i64);
+    report.rss.growth = report.rss.growth.map(|bytes| bytes + 700 * KIB as i64);
+    report.rss.lazy_free = 100 * MIB;
+    report.components[0].lazy_free = Some(100 * MIB);
+    let little = |index: u32| {
+        site(Component::CHeap, 96 * KIB, &["malloc"], &[("handle", "/src/ingest/handle.c", index)])
+    };
+    report.call_sites.extend((0..14).map(little));
+    report.findings = diagnose(&report.facts());
+    report
+}
+
+/// A stripped Go program whose heap was not found, interrupted before much was known.
+pub fn unknowns() -> Report {
+    let mut report = base("agent", "/agent", RuntimeInfo { kind: "go", ..RuntimeInfo::default() });
+    report.target.threads = None;
+    report.target.container_id = None;
+    report.target.ended = Some("interrupted");
+    report.components = vec![
+        row(Component::AnonUnknown, 90 * MIB, None, Evidence::None),
+        row(Component::FileExe, 10 * MIB, None, Evidence::Mapping),
+    ];
+    report.tracing.stack_sample_rate = None;
+    report.gaps =
+        (0..11).map(|index| gap(&format!("span {index}"), "it changed while it was read", None)).collect();
+    settle(&mut report);
+    report.components[1].lazy_free = None;
+    report.rss.start = None;
+    report.rss.growth = None;
+    report.rss.peak = None;
+    report.unaccounted = Unaccounted { bytes: None, growth: None, owner: None };
+    report.outside_rss = OutsideRss::default();
+    report.findings = diagnose(&report.facts());
+    report
+}
+
+/// A report of ten seconds without anything in it.
+fn base(comm: &str, exe: &str, runtime: RuntimeInfo) -> Report {
+    Report {
+        schema: SCHEMA,
+        tool: Tool { version: "0.1.0".to_owned(), arguments: vec!["12345".to_owned()] },
+        host: Host {
+            kernel: "6.18.5".to_owned(),
+            arch: "x86_64".to_owned(),
+            page_size: 4096,
+            backend: "tracepoint",
+        },
+        target: TargetInfo {
+            pid: 12345,
+            comm: comm.to_owned(),
+            exe: exe.to_owned(),
+            started_at: "2026-08-21T09:00:00Z".to_owned(),
+            threads: Some(12),
+            container_id: Some("3f2a9c0d81b4e6f7a5c3".to_owned()),
+            cgroup: Some("/system.slice/api.scope".to_owned()),
+            runtime,
+            ended: None,
+        },
+        window: Window { started_at: "2026-08-21T12:00:00Z".to_owned(), seconds: 10.004 },
+        rss: Rss { start: None, end: 0, growth: None, peak: None, swap: 0, lazy_free: 0, huge: 0 },
+        components: Vec::new(),
+        residual: 0,
+        heap_profile: HeapProfile { in_use: None, source: "none" },
+        unaccounted: Unaccounted { bytes: None, growth: None, owner: None },
+        call_sites: Vec::new(),
+        goroutines: Vec::new(),
+        threads: vec![ThreadRow { tid: 12345, comm: comm.to_owned(), stack_rss: Some(132 * KIB) }],
+        findings: Vec::new(),
+        outside_rss: OutsideRss::default(),
+        tracing: Tracing {
+            events: Events {
+                faults: 23_541,
+                mappings: 1201,
+                unmappings: 310,
+                protections: 12,
+                thread_exits: 0,
+            },
+            lost: vec![lost("ring_buffer_full", 0), lost("stack_missing", 0)],
+            stack_sample_rate: Some(1),
+            stacks_truncated: 0,
+            probes: vec![Probe {
+                name: "exceptions:page_fault_user".to_owned(),
+                attached: true,
+                error: None,
+            }],
+        },
+        gaps: Vec::new(),
+    }
+}
+
+/// Makes the totals follow from the rows, sorts these, and diagnoses.
+fn settle(report: &mut Report) {
+    report.components.sort_by_key(|row| std::cmp::Reverse(row.rss));
+    let end = report.components.iter().map(|row| row.rss).sum();
+    let growth: Option<i64> = report.components.iter().map(|row| row.growth).sum();
+    let start = growth.and_then(|growth| end_minus(end, growth));
+    report.rss = Rss { start, end, growth, peak: Some(end + MIB), swap: 0, lazy_free: 0, huge: 0 };
+    if let Some(heap) = report.components.iter().find(|row| row.id == Component::GoHeap) {
+        let growth = growth.zip(heap.growth).map(|(all, heap)| all - heap);
+        let owner = report.components.iter().map(|row| row.id).find(|id| *id != Component::GoHeap);
+        report.unaccounted = Unaccounted { bytes: Some(end - heap.rss), growth, owner };
+    }
+    report.findings = diagnose(&report.facts());
+}
+
+fn end_minus(end: u64, growth: i64) -> Option<u64> {
+    end.checked_add_signed(-growth)
+}
+
+fn go(version: &str, race: bool) -> RuntimeInfo {
+    RuntimeInfo {
+        kind: "go",
+        version: Some(version.to_owned()),
+        race: Some(race),
+        cgo: Some(true),
+        stripped: Some(false),
+        allocator: Some("glibc 2.36".to_owned()),
+    }
+}
+
+fn native() -> RuntimeInfo {
+    RuntimeInfo { kind: "native", allocator: Some("glibc 2.36".to_owned()), ..RuntimeInfo::default() }
+}
+
+fn row(id: Component, rss: u64, growth: Option<i64>, evidence: Evidence) -> ComponentRow {
+    ComponentRow {
+        id,
+        label: id.label(),
+        rss,
+        growth,
+        r#virtual: rss.next_power_of_two(),
+        slack: None,
+        lazy_free: Some(0),
+        huge: Some(0),
+        swap: Some(0),
+        evidence,
+        allocator: None,
+    }
+}
+
+/// A call site of nameless-file inner frames and placed outer ones.
+fn site(component: Component, bytes: u64, inner: &[&str], outer: &[(&str, &str, u32)]) -> CallSite {
+    let bare =
+        |name: &&str| Frame { function: Some((*name).to_owned()), address: 0x46_0000, ..Frame::default() };
+    let placed = |(function, file, line): &(&str, &str, u32)| Frame {
+        function: Some((*function).to_owned()),
+        file: (!file.is_empty()).then(|| (*file).to_owned()),
+        line: (*line > 0).then_some(*line),
+        address: 0x47_0000,
+        ..Frame::default()
+    };
+    let frames = inner.iter().map(bare).chain(outer.iter().map(placed)).collect();
+    CallSite { component, bytes, faults: bytes / 4096, weight: 1.0, frames, note: None }
+}
+
+fn outside(current: u64, limit: Option<u64>) -> OutsideRss {
+    let cgroup = CgroupMemory { current: Some(current), limit, file: Some(9 * MIB), kernel: Some(4 * MIB) };
+    OutsideRss { page_tables: Some(1_400 * KIB), kernel_stacks: Some(192 * KIB), cgroup: Some(cgroup) }
+}
+
+fn lost(cause: &'static str, count: u64) -> LostRow {
+    LostRow { cause, count }
+}
+
+fn gap(what: &str, why: &str, bytes: Option<u64>) -> Gap {
+    Gap { what: what.to_owned(), why: why.to_owned(), bytes }
+}
