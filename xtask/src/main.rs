@@ -1,2 +1,75 @@
-//! `cargo xtask VERB`: set-up, demo, tests and benchmarks.
-fn main() {}
+//! `cargo xtask VERB`: set-up, demo, tests and benchmarks, one module a verb.
+//!
+//! Every verb can be called on a fresh clone: each first brings what it needs.
+
+#![expect(clippy::print_stdout, reason = "this program talks to the person who typed the verb")]
+
+mod bench;
+mod bless;
+mod command;
+mod demo;
+mod setup;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Set-up, demo, tests and benchmarks of leakprobe.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what building and testing need and this machine lacks
+    Setup,
+    /// Watch a real Go service with the race detector, and see who owns its memory
+    Demo {
+        /// Leave the service running after the report, until Enter
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Check and test everything (needs root)
+    Test {
+        /// Go on after a step that failed
+        #[arg(long)]
+        all: bool,
+    },
+    /// Check the rules of the house that no compiler knows
+    Tidy,
+    /// Take today's output as what the golden tests expect
+    Bless,
+    /// Measure what being watched costs, beside perf and bpftrace (needs root)
+    Bench {
+        /// How often each side is measured, in alternation
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Setup => setup::run(),
+        Verb::Demo { keep } => demo::run(keep),
+        Verb::Test { all } => test::run(all),
+        Verb::Tidy => tidy::run(),
+        Verb::Bless => bless::run(),
+        Verb::Bench { rounds } => bench::run(rounds),
+    }
+}

@@ -1,0 +1,11 @@
+//! Live tests: leakprobe on real programs, on this kernel. They need root, BPF and the programs' compilers;
+//! `cargo xtask test` sees to all of it. A machine that cannot run them fails them.
+//!
+//! They run one at a time (`--test-threads=1`): each measures what one process does.
+
+mod bad_luck;
+mod harness;
+mod kernel;
+mod left_behind;
+mod race_detector;
+mod told_apart;

@@ -1,0 +1,52 @@
+//! Where things lie: in the repository, in its target folder, in the user's cache.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// The Go that builds the Go workloads.
+pub const GO_VERSION: &str = "1.27.3";
+
+/// The repository's root.
+pub fn repository() -> &'static Path {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().expect("the tests package lies in a folder of the repository")
+}
+
+/// Cargo's target folder.
+pub fn target() -> PathBuf {
+    // A relative CARGO_TARGET_DIR is relative to where cargo was called: not known here, so the root.
+    let folder = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    repository().join(folder)
+}
+
+/// The program under test: LEAKPROBE_BIN, or the one built beside the running program.
+pub fn leakprobe() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("LEAKPROBE_BIN") {
+        return Ok(PathBuf::from(path));
+    }
+    let this = env::current_exe().context("find the path of the running test program")?;
+    // A test lies in target/PROFILE/deps, other programs in target/PROFILE.
+    let beside = this.ancestors().skip(1).take(2).map(|folder| folder.join("leakprobe"));
+    beside.into_iter().find(|path| path.is_file()).with_context(|| {
+        format!("find leakprobe beside {}: build it with `cargo build -p leakprobe`", this.display())
+    })
+}
+
+/// What is fetched once for all clones of this repository.
+pub fn cache() -> Result<PathBuf> {
+    let caches = match env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()) {
+        Some(folder) => PathBuf::from(folder),
+        None => {
+            let home = env::var_os("HOME").context("find the cache folder: set HOME or XDG_CACHE_HOME")?;
+            PathBuf::from(home).join(".cache")
+        }
+    };
+    Ok(caches.join("leakprobe"))
+}
+
+/// GOROOT of [`GO_VERSION`], whether it is there yet or not.
+pub fn go_root() -> Result<PathBuf> {
+    Ok(cache()?.join("go").join(GO_VERSION).join("go"))
+}

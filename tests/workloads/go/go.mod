@@ -1,0 +1,3 @@
+module leakprobe/workloads
+
+go 1.21

@@ -1,0 +1,110 @@
+//! Debian packages, installed without a question and without a word unless something fails.
+//!
+//! The surprise: packages that would push out others are refused. Debian's own Rust conflicts with its
+//! rustup package, and nobody who asked for a demo wants to lose that.
+
+use anyhow::{Context, Result, ensure};
+
+use crate::command::{ask, command, find_program, quietly};
+
+/// May give way: busybox-static is the same program, and whatever needed the one accepts the other.
+const MAY_BE_REPLACED: [&str; 1] = ["busybox"];
+
+/// Whether this machine has apt-get.
+pub(super) fn is_here() -> bool {
+    find_program("apt-get").is_some()
+}
+
+/// Whether a package is here; never, where there is no dpkg to ask.
+pub(super) fn is_installed(package: &str) -> bool {
+    let status = ask("dpkg-query", &["--show", "--showformat=${db:Status-Status}", package]);
+    status.as_deref() == Some("installed")
+}
+
+/// The command line that installs these packages.
+pub(super) fn install_line(packages: &[&str]) -> String {
+    format!("apt-get {}", install_arguments(packages).join(" "))
+}
+
+/// Brings the package lists up to date and installs.
+pub(super) fn install(packages: &[&str]) -> Result<()> {
+    println!("Installing with apt-get: {} …", packages.join(" "));
+    apt_get(&["update"])
+        .context("bring the package lists up to date: check the network and the sources list")?;
+    ensure_known(packages)?;
+    ensure_nothing_is_lost(packages)?;
+    apt_get(&install_arguments(packages)).with_context(|| {
+        format!("install {}: run the command by hand and mend what it says", packages.join(" "))
+    })?;
+    Ok(())
+}
+
+fn install_arguments<'a>(packages: &[&'a str]) -> Vec<&'a str> {
+    [&["install", "--yes", "--no-install-recommends"], packages].concat()
+}
+
+fn apt_get(arguments: &[&str]) -> Result<String> {
+    let mut apt_get = command("apt-get", arguments);
+    // No question, and messages in the language that is parsed below.
+    apt_get.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C");
+    quietly(apt_get)
+}
+
+fn ensure_known(packages: &[&str]) -> Result<()> {
+    let unknown: Vec<&str> = packages.iter().copied().filter(|package| !has_candidate(package)).collect();
+    ensure!(
+        unknown.is_empty(),
+        "the sources list of this machine knows no package {} (Debian 12 has it in its security archive). {}",
+        unknown.join(", "),
+        super::bpf::WITHOUT_DEBIAN
+    );
+    Ok(())
+}
+
+fn has_candidate(package: &str) -> bool {
+    let policy = ask("apt-cache", &["policy", package]).unwrap_or_default();
+    candidate_of(&policy).is_some()
+}
+
+fn candidate_of(policy: &str) -> Option<&str> {
+    let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
+    (version != "(none)").then_some(version)
+}
+
+fn ensure_nothing_is_lost(packages: &[&str]) -> Result<()> {
+    let plan = apt_get(&[&["--simulate"], install_arguments(packages).as_slice()].concat())?;
+    let lost: Vec<&str> = removals(&plan).filter(|package| !MAY_BE_REPLACED.contains(package)).collect();
+    ensure!(
+        lost.is_empty(),
+        "installing {} would remove {}, so nothing was installed. {}",
+        packages.join(" "),
+        lost.join(", "),
+        super::bpf::WITHOUT_DEBIAN
+    );
+    Ok(())
+}
+
+fn removals(plan: &str) -> impl Iterator<Item = &str> {
+    plan.lines().filter_map(|line| line.strip_prefix("Remv ")).filter_map(|rest| rest.split(' ').next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_without_a_candidate_is_unknown() {
+        assert_eq!(
+            candidate_of("llvm-22-dev:\n  Installed: (none)\n  Candidate: 1:22.1.8\n"),
+            Some("1:22.1.8")
+        );
+        assert_eq!(candidate_of("llvm-22-dev:\n  Installed: (none)\n  Candidate: (none)\n"), None);
+        assert_eq!(candidate_of(""), None);
+    }
+
+    #[test]
+    fn a_plan_that_removes_something_is_read() {
+        let plan = "Inst libllvm22 (1:22 Debian)\nRemv rustup [1.27]\nRemv busybox [1.35]\nConf libllvm22\n";
+        assert_eq!(removals(plan).collect::<Vec<_>>(), ["rustup", "busybox"]);
+    }
+}
