@@ -16,10 +16,19 @@ use leakprobe::{Request, run};
 mod progress;
 
 /// What an error means to a script.
+const USAGE: u8 = 2;
 const NO_SUCH_PROCESS: u8 = 3;
 const NOT_PERMITTED: u8 = 4;
 const KERNEL_LACKS: u8 = 5;
 const INTERNAL: u8 = 6;
+
+/// The report has nowhere to go.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the report to {path}: {error}; give --output a path that can be written")]
+struct NoOutput {
+    path: String,
+    error: io::Error,
+}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -41,7 +50,7 @@ fn look_and_report(arguments: &Arguments) -> Result<()> {
     // Opened first: to learn after the window that the report has nowhere to go would be a pity.
     let output = arguments.output.as_ref().map(|path| {
         let options = OpenOptions::new().write(true).create(true).truncate(false).clone();
-        options.open(path).with_context(|| format!("open {} for the report", path.display()))
+        options.open(path).map_err(|error| NoOutput { path: path.display().to_string(), error })
     });
     let output = output.transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -111,6 +120,9 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(target) = error.downcast_ref::<TargetError>() {
         return if matches!(target, TargetError::NotPermitted { .. }) { NOT_PERMITTED } else { NO_SUCH_PROCESS };
+    }
+    if error.is::<NoOutput>() {
+        return USAGE;
     }
     match error.downcast_ref::<AttachError>() {
         Some(AttachError::NotPermitted { .. }) => NOT_PERMITTED,

@@ -19,7 +19,7 @@ use super::memory::{Memory, ReadError};
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// No process has that id.
-    #[error("no process has the id {pid}: `ps -e` lists those that run")]
+    #[error("no such process: {pid} (`ps -e` lists those that run)")]
     NoSuchProcess {
         /// The id.
         pid: i32,

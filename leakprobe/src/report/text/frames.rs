@@ -54,6 +54,7 @@ const PLUMBING_PREFIXES: &[&str] = &[
     "internal/runtime/",
     "runtime/internal/",
     "internal/race.",
+    "sync/atomic.",
     "internal/poll.",
     "internal/syscall/",
     "syscall.",
@@ -99,6 +100,12 @@ const PLUMBING_PREFIXES: &[&str] = &[
 
 /// The same, where the start of the name would take program code along.
 const PLUMBING_NAMES: &[&str] = &[
+    // Assembly of Go's race detector, private to its file and so without a package.
+    "racecall",
+    "racecalladdr",
+    "racecallatomic",
+    "racefuncenter",
+    "racefuncexit",
     "malloc",
     "calloc",
     "realloc",
@@ -167,7 +174,12 @@ const GO_VERBS: &[(&str, &str)] = &[
     ("runtime.mallocgc", "allocation"),
     ("runtime.morestack", "stack growth"),
     ("runtime.newstack", "stack growth"),
+    ("runtime.racefunc", "traced calls"),
+    ("racefunc", "traced calls"),
+    ("racecallatomic", "traced atomics"),
+    ("sync/atomic.", "traced atomics"),
     ("runtime.race", "race check"),
+    ("racecall", "race check"),
     ("runtime.cgocall", "C code called"),
     ("syscall.Mmap", "mmap"),
     ("syscall.mmap", "mmap"),
