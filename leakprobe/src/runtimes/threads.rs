@@ -6,7 +6,8 @@
 //! The surprise: one descriptor found leads to all others, because glibc links them in a list; so a stack
 //! that the kernel merged with its neighbours is found too.
 //!
-//! Layout: glibc `nptl/descr.h`, x86_64; tried on 2.31, 2.36, 2.41 and 2.43. No offset is believed unless the values agree.
+//! Layout: glibc `nptl/descr.h`, x86_64; tried on 2.31, 2.36, 2.41 and 2.43. No offset is believed unless the
+//! values agree.
 
 use std::ops::Range;
 
