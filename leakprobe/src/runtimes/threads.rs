@@ -84,8 +84,7 @@ pub fn stacks(
     if missing > 0 && !search.found.is_empty() {
         findings.gaps.push(Gap {
             what: format!("the stacks of {missing} of {} threads", missing + search.found.len()),
-            why: "they have no descriptor at the top of a mapping, as a stack has that the program brought along"
-                .to_owned(),
+            why: "no mapping ends with their descriptor; the program may have made these stacks".to_owned(),
             bytes: None,
         });
     }

@@ -154,8 +154,8 @@ pub(super) struct Heap {
 }
 
 impl Heap {
-    /// Reads the `heap_info` at `heap_addr` (arena.c); `None` unless it agrees with itself, and what is mapped
-    /// of the heap, which may have grown since the regions were listed, is free in `anonymous`.
+    /// Reads the `heap_info` at `heap_addr` (arena.c); `None` unless it agrees with itself, and what is
+    /// mapped of the heap, which may have grown since the regions were listed, is free in `anonymous`.
     fn read(
         memory: &dyn Memory,
         mapped: &AnonymousMemory,
@@ -182,8 +182,9 @@ impl Heap {
     }
 }
 
-/// All heaps in `anonymous`, memory of `mapped` that nobody else claims, that agree with an arena. An arena agrees where it is in the main arena's ring
-/// or, for a second copy of libc and where no main arena was found, where it is a `malloc_state` by itself.
+/// All heaps in `anonymous`, the memory of `mapped` that nobody else claims, that agree with an arena. An
+/// arena agrees where it is in the main arena's ring or, for a second copy of libc and where no main arena
+/// was found, where it is a `malloc_state` by itself.
 pub(super) fn heaps(
     memory: &dyn Memory,
     mapped: &AnonymousMemory,

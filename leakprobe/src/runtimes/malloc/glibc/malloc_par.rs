@@ -1,7 +1,7 @@
 //! `mp_`, malloc's parameters and statistics: how many chunks have a mapping of their own, and how long.
 //!
 //! Found in libc's data by `sbrk_base`, or by its thresholds, which the dynamic adjustment keeps in a fixed
-//! proportion. Refuses a process that has no brk heap and set the thresholds itself: there are no totals then.
+//! proportion. Refuses a process that has no brk heap and set the thresholds itself: no totals then.
 
 use super::DataWords;
 use crate::address::PAGE_BYTES;
@@ -62,7 +62,7 @@ impl MallocPar {
 }
 
 /// Whether `words` start with the thresholds that a `struct malloc_par` has unless `mallopt` or a tunable
-/// set them: free() of a mapped chunk raises `mmap_threshold` to its size, and `trim_threshold` to twice that.
+/// set them: free() of a mapped chunk raises `mmap_threshold` to its size, `trim_threshold` to twice that.
 fn thresholds_agree(words: &[u64]) -> bool {
     let &[trim_bytes, top_pad_bytes, mmap_bytes, ..] = words else { return false };
     top_pad_bytes == DEFAULT_THRESHOLD_BYTES

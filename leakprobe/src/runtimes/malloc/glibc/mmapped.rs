@@ -85,7 +85,7 @@ fn chunk_at(memory: &dyn Memory, addr: u64, end_addr: u64) -> Option<AddrRange> 
     }
     let words = words_of(&memory.read_vec(addr, 16).ok()?);
     let &[prev_bytes, size_and_flags] = words.as_slice() else { return None };
-    // `prev_size` of a mapped chunk is its distance from the mapping's start; since 2.43 bit 0 marks huge pages.
+    // `prev_size` of a mapped chunk is how far it is from the mapping's start; bit 0, since 2.43: huge pages.
     if prev_bytes > 1 || size_and_flags & FLAGS != IS_MMAPPED {
         return None;
     }
