@@ -13,11 +13,11 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::claim::{Component, Evidence, Gap};
+pub use crate::diagnose::Finding;
 pub use crate::symbolize::Frame;
 pub use crate::target::cgroup::CgroupMemory;
 pub use crate::trace::recording::Events;
 pub use crate::trace::{LostRow, Probe, Tracing};
-pub use crate::diagnose::Finding;
 
 /// The schema's name, the first field of the JSON.
 pub const SCHEMA: &str = "leakprobe.report/1";
