@@ -83,6 +83,7 @@ fn target_info(target: &Target, runtimes: &Runtimes, end: &Look, allocator: Opti
             race: runtimes.build.as_ref().map(|build| build.race()),
             cgo: runtimes.build.as_ref().and_then(|build| build.cgo()),
             stripped: runtimes.exe_is_stripped,
+            goroutines_started: None,
             allocator,
         },
         ended: None,

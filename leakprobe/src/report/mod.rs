@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::claim::{Component, Evidence, Gap};
-pub use crate::diagnose::Finding;
+pub use crate::diagnose::{Finding, GoroutinesStarted};
 pub use crate::symbolize::Frame;
 pub use crate::target::cgroup::CgroupMemory;
 pub use crate::trace::recording::Events;
@@ -157,6 +157,8 @@ pub struct RuntimeInfo {
     pub cgo: Option<bool>,
     /// No symbol table in the executable.
     pub stripped: Option<bool>,
+    /// Goroutines started, as the race detector counts them; null without it.
+    pub goroutines_started: Option<GoroutinesStarted>,
     /// The C library's allocator: "glibc 2.36".
     pub allocator: Option<String>,
 }

@@ -10,6 +10,7 @@ use self::code::{CodeRoles, Role, go_role};
 use self::go::GoRuntime;
 use self::go::code::GoCode;
 use self::malloc::glibc;
+use self::sanitizer::RaceCounts;
 use self::threads::ThreadStack;
 use crate::address::AddrRange;
 use crate::claim::{Evidence, Findings, Gap};
@@ -41,6 +42,8 @@ pub struct Reading {
     pub findings: Findings,
     /// Threads' stacks.
     pub stacks: Vec<ThreadStack>,
+    /// What the race detector counts of itself, where it was found.
+    pub race_counts: Option<RaceCounts>,
 }
 
 impl Runtimes {
@@ -100,9 +103,11 @@ impl Runtimes {
             add(&mut findings, go.claims(memory));
         }
         let exe = exe(modules);
+        let mut race_counts = None;
         if let Some(exe) = exe.filter(|_| self.is_race()) {
             let race = sanitizer::race_runtime(memory, regions, &exe.elf, exe.load_bias);
             add(&mut findings, race.findings);
+            race_counts = race.counts;
         }
         let proven = findings.claims.iter().filter(|claim| claim.evidence >= Evidence::Mapping);
         let mut taken: Vec<AddrRange> = proven.map(|claim| claim.range).collect();
@@ -112,7 +117,7 @@ impl Runtimes {
             let remainder = sanitizer::remainder(regions, &findings.claims);
             findings.claims.extend(remainder);
         }
-        Reading { findings, stacks }
+        Reading { findings, stacks, race_counts }
     }
 
     /// The roles of the target's code.
