@@ -26,13 +26,13 @@ pub(super) fn run(leakprobe: &Path, rounds: u32) -> Result<()> {
     let mut bills = Vec::new();
     for round in 0..rounds {
         let mut workload = Workload::start("go/race_http")?;
-        let cpu_before = CpuTime::now(workload.pid())?;
-        let before = rate(&mut workload)?;
-        shares_of_others.push(CpuTime::now(workload.pid())?.share_of_others_since(&cpu_before) * 100.0);
+        let (before, others_before) = rate_and_others(&mut workload)?;
         let watcher = Watcher::start(Kind::Leakprobe, leakprobe, &workload)?;
         let watched = rate(&mut workload)?;
         bills.push(watcher.stop()?);
-        let alone = f64::midpoint(before, rate(&mut workload)?);
+        let (after, others_after) = rate_and_others(&mut workload)?;
+        shares_of_others.push(others_before.max(others_after) * 100.0);
+        let alone = f64::midpoint(before, after);
         let ratio = watched / alone;
         println!("  round {}: alone {alone:.0} /s, watched {watched:.0} /s, ratio {ratio:.3}", round + 1);
         alone_rates.push(alone);
@@ -51,6 +51,13 @@ pub(super) fn run(leakprobe: &Path, rounds: u32) -> Result<()> {
     );
     print_bills(&bills);
     Ok(())
+}
+
+/// The rate of a program that nobody watches, and the part of the machine that others took meanwhile.
+fn rate_and_others(workload: &mut Workload) -> Result<(f64, f64)> {
+    let cpu_before = CpuTime::now(workload.pid())?;
+    let rate = rate(workload)?;
+    Ok((rate, CpuTime::now(workload.pid())?.share_of_others_since(&cpu_before)))
 }
 
 /// Requests a second over the measured time, by the program's own clock.
