@@ -18,7 +18,7 @@ use crate::trace::recording::Recording;
 /// Stacks that get names, the largest first: naming some thousands takes a fraction of a second.
 const MAX_NAMED_STACKS: usize = 8192;
 /// Call sites in the report; the rest is summed up by component.
-const MAX_CALL_SITES: usize = 500;
+const MAX_CALL_SITES: usize = 2000;
 
 /// The ledgers of the window's two ends, and what grew between them.
 pub struct Account {

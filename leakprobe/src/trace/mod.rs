@@ -28,6 +28,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/le
 
 /// Stacks a second at most, so that they cost the target a few per cent of a core in the worst case.
 const STACKS_PER_SECOND: f64 = 4000.0;
+/// Weight of the newest tick in the running mean of the fault rate: it follows within some ten ticks.
+const RATE_SMOOTHING: f64 = 0.2;
 /// The sampling rate until the first look at how often the target faults.
 const FIRST_STACK_PERIOD: u32 = 8;
 
@@ -124,6 +126,7 @@ pub struct Tracer {
     period: u32,
     sparsest_period: u32,
     faults_at_last_tick: u64,
+    faults_per_second: f64,
     last_tick: Instant,
 }
 
@@ -149,6 +152,7 @@ impl Tracer {
             period: 0,
             sparsest_period: 1,
             faults_at_last_tick: 0,
+            faults_per_second: 0.0,
             last_tick: Instant::now(),
             _ebpf: ebpf,
         };
@@ -196,8 +200,10 @@ impl Tracer {
         let new = faults.saturating_sub(self.faults_at_last_tick);
         self.faults_at_last_tick = faults;
         let per_second = new as f64 / elapsed_seconds.max(0.001);
+        // A burst is worth its stacks; only what lasts is thinned out.
+        self.faults_per_second += RATE_SMOOTHING * (per_second - self.faults_per_second);
         // A power of two, so that a little noise does not change it all the time.
-        let wanted = (per_second / STACKS_PER_SECOND).clamp(1.0, 65_536.0) as u32;
+        let wanted = (self.faults_per_second / STACKS_PER_SECOND).clamp(1.0, 65_536.0) as u32;
         self.set_period(wanted.next_power_of_two());
         Ok(())
     }
