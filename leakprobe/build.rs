@@ -17,7 +17,9 @@ fn main() -> Result<()> {
     match toolchain().filter(|_| !skipped) {
         Some(toolchain) => build(toolchain),
         None => {
-            println!("cargo:warning=no BPF toolchain: this leakprobe will not trace; `cargo xtask setup` brings one");
+            println!(
+                "cargo:warning=no BPF toolchain: this leakprobe will not trace; `cargo xtask setup` brings one"
+            );
             rerun_when_a_toolchain_appears();
             std::fs::write(out_dir.join(OBJECT), []).context("write the empty BPF object")
         }
@@ -26,9 +28,15 @@ fn main() -> Result<()> {
 
 fn build(toolchain: &'static str) -> Result<()> {
     // SAFETY: a build script's main thread is its only one here.
-    unsafe { std::env::set_var("RUSTC_BOOTSTRAP", "1") }; // build-std on a compiler that is no nightly
+    unsafe {
+        std::env::set_var("RUSTC_BOOTSTRAP", "1"); // build-std on a compiler that is no nightly
+        std::env::set_var("CARGO_TERM_QUIET", "true"); // aya-build shows every line as a warning of ours
+    }
     let root_dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../leakprobe-ebpf");
-    aya_build::build_ebpf([Package { name: "leakprobe-ebpf", root_dir, ..Default::default() }], Toolchain::Custom(toolchain))
+    aya_build::build_ebpf(
+        [Package { name: "leakprobe-ebpf", root_dir, ..Default::default() }],
+        Toolchain::Custom(toolchain),
+    )
 }
 
 /// A nightly with the standard library's source, else the toolchain `cargo xtask setup` links as "bpf".

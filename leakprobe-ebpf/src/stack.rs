@@ -42,7 +42,11 @@ const SAME_STACK_BYTES: u64 = 64 << 10;
 
 /// Fills `scratch.record.stack`; `None` where not even the registers can be had.
 #[inline(always)]
-pub fn capture<const INTO_GO: bool, C: EbpfContext>(ctx: &C, scratch: &mut Scratch, regs: *const u8) -> Option<Extent> {
+pub fn capture<const INTO_GO: bool, C: EbpfContext>(
+    ctx: &C,
+    scratch: &mut Scratch,
+    regs: *const u8,
+) -> Option<Extent> {
     let stack = &mut scratch.record.stack;
     stack.copy_bytes = 0;
     stack.caller_copy_bytes = 0;

@@ -18,7 +18,7 @@ use crate::trace::recording::Recording;
 /// Stacks that get names, the largest first: naming some thousands takes a fraction of a second.
 const MAX_NAMED_STACKS: usize = 8192;
 /// Call sites in the report; the rest is summed up by component.
-const MAX_CALL_SITES: usize = 500;
+const MAX_CALL_SITES: usize = 2000;
 
 /// The ledgers of the window's two ends, and what grew between them.
 pub struct Account {
@@ -32,7 +32,12 @@ pub struct Account {
 
 /// Draws up both ledgers by the same claims, so that what is only better known at the end is not
 /// mistaken for growth.
-pub fn draw_up(start: Option<&Look>, end: &Look, recording: Option<&Recording>, roles: &CodeRoles) -> Account {
+pub fn draw_up(
+    start: Option<&Look>,
+    end: &Look,
+    recording: Option<&Recording>,
+    roles: &CodeRoles,
+) -> Account {
     let mut claims: Vec<Claim> = end.claims.clone();
     if let Some(recording) = recording {
         let owners = Owners::weigh(&claims);
@@ -168,8 +173,10 @@ struct SiteKey {
 impl SiteKey {
     fn of(site: &CallSite) -> Self {
         // Code without a name is told apart by its address.
-        let function = |frame: &Frame| frame.function.clone().or_else(|| Some(format!("{:#x}", frame.address)));
-        let lines = site.frames.iter().map(|frame| (function(frame), frame.file.clone(), frame.line)).collect();
+        let function =
+            |frame: &Frame| frame.function.clone().or_else(|| Some(format!("{:#x}", frame.address)));
+        let lines =
+            site.frames.iter().map(|frame| (function(frame), frame.file.clone(), frame.line)).collect();
         Self { component: site.component, lines, note: site.note }
     }
 }

@@ -6,7 +6,9 @@ use crate::Request;
 use crate::account::{Account, rfc3339};
 use crate::address::PAGE_BYTES;
 use crate::look::Look;
-use crate::report::{HeapProfile, Host, OutsideRss, Report, RuntimeInfo, SCHEMA, TargetInfo, Tool, Tracing, Window};
+use crate::report::{
+    HeapProfile, Host, OutsideRss, Report, RuntimeInfo, SCHEMA, TargetInfo, Tool, Tracing, Window,
+};
 use crate::runtimes::Runtimes;
 use crate::target::maps::Region;
 use crate::target::{Target, cgroup};
@@ -26,7 +28,13 @@ pub fn brk_addr(regions: &[Region]) -> Option<u64> {
 }
 
 /// A report with everything but what the window saw.
-pub fn report(request: &Request, target: &Target, runtimes: &Runtimes, account: &Account, end: &Look) -> Report {
+pub fn report(
+    request: &Request,
+    target: &Target,
+    runtimes: &Runtimes,
+    account: &Account,
+    end: &Look,
+) -> Report {
     let uname = rustix::system::uname();
     let allocator = runtimes.glibc_version.as_ref().map(|version| format!("glibc {version}"));
     let components = account.rows(allocator.as_deref());
@@ -64,7 +72,10 @@ fn target_info(target: &Target, runtimes: &Runtimes, end: &Look, allocator: Opti
         exe: target.exe_path().to_owned(),
         started_at: rfc3339(target.started_at()),
         threads: end.snapshot.status.threads,
-        container_id: cgroup.as_ref().and_then(|cgroup| cgroup::container_id(&cgroup.path)).map(str::to_owned),
+        container_id: cgroup
+            .as_ref()
+            .and_then(|cgroup| cgroup::container_id(&cgroup.path))
+            .map(str::to_owned),
         cgroup: cgroup.map(|cgroup| cgroup.path),
         runtime: RuntimeInfo {
             kind: if runtimes.build.is_some() { "go" } else { "native" },
@@ -72,6 +83,7 @@ fn target_info(target: &Target, runtimes: &Runtimes, end: &Look, allocator: Opti
             race: runtimes.build.as_ref().map(|build| build.race()),
             cgo: runtimes.build.as_ref().and_then(|build| build.cgo()),
             stripped: runtimes.exe_is_stripped,
+            goroutines_started: None,
             allocator,
         },
         ended: None,

@@ -32,7 +32,7 @@ use anyhow::Result;
 use self::address::AddrRange;
 use self::attribute::last_known;
 use self::look::{Look, look};
-use self::report::Report;
+use self::report::{GoroutinesStarted, Report};
 use self::runtimes::Runtimes;
 use self::symbolize::Symbolizer;
 use self::target::{Target, TargetError, modules};
@@ -98,6 +98,7 @@ pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Ou
     report.window = report::Window { started_at: account::rfc3339(started_at), seconds: window.seconds };
     report.host.backend = if window.watched { probes::BACKEND } else { "none" };
     report.target.ended = window.end_word;
+    report.target.runtime.goroutines_started = goroutines_started(start, end);
     report.tracing = window.tracing;
     report.call_sites = call_sites;
     report.gaps = gaps;
@@ -188,6 +189,13 @@ fn watched(target: &Target, modules: &[modules::Module], runtimes: &Runtimes) ->
         race_calls: go.and_then(|go| go.race_call_range()),
         go_heap: go.and_then(|go| stack_range(&go.heap_ranges(target).ok()?)),
     }
+}
+
+/// As the race detector counts them, between two looks.
+fn goroutines_started(start: Option<&Look>, end: &Look) -> Option<GoroutinesStarted> {
+    let ever = end.race_counts?.goroutines_started;
+    let before = start?.race_counts?.goroutines_started;
+    Some(GoroutinesStarted { in_window: ever.saturating_sub(before), ever })
 }
 
 /// Where goroutine stacks may lie: from the heap's first arena to well beyond its last, since it grows.

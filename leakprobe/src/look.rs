@@ -5,6 +5,8 @@ use anyhow::Result;
 use crate::attribute::mappings;
 use crate::claim::{Claim, Gap};
 use crate::runtimes::Runtimes;
+use crate::runtimes::sanitizer::RaceCounts;
+use crate::runtimes::threads::ThreadStack;
 use crate::snapshot::{self, Snapshot};
 use crate::target::Target;
 use crate::target::maps::Region;
@@ -18,7 +20,9 @@ pub struct Look {
     /// Who owns it, as far as maps and runtimes say.
     pub claims: Vec<Claim>,
     /// Threads' stacks, by thread id.
-    pub stacks: Vec<crate::runtimes::threads::ThreadStack>,
+    pub stacks: Vec<ThreadStack>,
+    /// What the race detector counts of itself.
+    pub race_counts: Option<RaceCounts>,
     /// What could not be read.
     pub gaps: Vec<Gap>,
 }
@@ -35,5 +39,5 @@ pub fn look(target: &Target, modules: &[Module], runtimes: &Runtimes) -> Result<
     claims.extend(read.findings.claims);
     let mut gaps = std::mem::take(&mut snapshot.gaps);
     gaps.extend(read.findings.gaps);
-    Ok(Some(Look { snapshot, claims, stacks: read.stacks, gaps }))
+    Ok(Some(Look { snapshot, claims, stacks: read.stacks, race_counts: read.race_counts, gaps }))
 }

@@ -53,10 +53,8 @@ fn look_and_report(arguments: &Arguments) -> Result<()> {
         options.open(path).map_err(|error| NoOutput { path: path.display().to_string(), error })
     });
     let output = output.transpose()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the event loop")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
     let request = Request {
         pid: arguments.pid(),
         duration: arguments.duration,
@@ -114,12 +112,19 @@ fn terminal_columns() -> usize {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|io| io.kind() == io::ErrorKind::BrokenPipe)
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|io| io.kind() == io::ErrorKind::BrokenPipe)
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(target) = error.downcast_ref::<TargetError>() {
-        return if matches!(target, TargetError::NotPermitted { .. }) { NOT_PERMITTED } else { NO_SUCH_PROCESS };
+        return if matches!(target, TargetError::NotPermitted { .. }) {
+            NOT_PERMITTED
+        } else {
+            NO_SUCH_PROCESS
+        };
     }
     if error.is::<NoOutput>() {
         return USAGE;

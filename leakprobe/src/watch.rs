@@ -1,6 +1,7 @@
 //! The window: one loop that waits for events, the clock, the target's end and the user's ^C.
 
-use std::os::fd::AsFd as _;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -85,10 +86,8 @@ pub async fn watch(
     tell: &mut dyn FnMut(Progress),
 ) -> Result<(End, Duration)> {
     let set_up = "set up the event loop";
-    let events = tracer.as_fd().try_clone_to_owned().context(set_up)?;
-    let events = AsyncFd::with_interest(events, Interest::READABLE).context(set_up)?;
-    let pidfd = target.pidfd().try_clone_to_owned().context(set_up)?;
-    let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE).context(set_up)?;
+    let events = readable(tracer.as_fd()).context(set_up)?;
+    let pidfd = readable(target.pidfd()).context(set_up)?;
     let mut interrupt = signal(SignalKind::interrupt()).context(set_up)?;
     let mut terminate = signal(SignalKind::terminate()).context(set_up)?;
     let mut drains = interval(DRAIN_EVERY);
@@ -127,4 +126,11 @@ pub async fn watch(
             return Ok((End::Exec, started.elapsed()));
         }
     }
+}
+
+/// Waits for a descriptor of its own: a duplicate of `fd`.
+fn readable(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
+    let fd = fd.try_clone_to_owned()?;
+    // SAFETY: an `OwnedFd` is open, and the same file, for as long as it lives.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)
 }

@@ -3,6 +3,7 @@
 //! `UPDATE_EXPECT=1 cargo test -p leakprobe-tests --test golden` writes the files anew; read the diff. The
 //! findings are not made up: each report is diagnosed here as the pipeline does it.
 
+mod parts;
 mod reports;
 
 use expect_test::{ExpectFile, expect_file};

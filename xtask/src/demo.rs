@@ -16,7 +16,7 @@ pub(crate) fn run(keep: bool) -> Result<()> {
     let workload = Workload::start("go/race_http")?;
     let pid = workload.pid().to_string();
     println!("Process {pid} serves HTTP to itself; its RSS climbs while its Go heap stays at a few MiB.");
-    println!("leakprobe --pid {pid} --duration 10s now watches it for ten seconds, and it never stops.\n");
+    println!("leakprobe --pid {pid} --duration 10s now watches it, without stopping it.\n");
     let mut command = Command::new(leakprobe);
     command.args(["--pid", &pid, "--duration", "10s"]);
     let interrupts = InterruptsGoToChildren::from_now_on();

@@ -163,7 +163,9 @@ pub fn call_sites(gained: &[PageRun], owners: &Owners, recording: &Recording) ->
             sites.push(without(component, bytes, "no stack was sampled"));
         }
     }
-    sites.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| (a.component, a.stack).cmp(&(b.component, b.stack))));
+    sites.sort_by(|a, b| {
+        b.bytes.cmp(&a.bytes).then_with(|| (a.component, a.stack).cmp(&(b.component, b.stack)))
+    });
     sites
 }
 

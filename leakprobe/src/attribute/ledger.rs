@@ -51,7 +51,8 @@ impl Owners {
         let mut parts: Vec<(AddrRange, Owner)> = Vec::new();
         let mut addr = range.start_addr;
         for (claimed, owner) in self.0.overlapping(&span) {
-            let Some(part) = range.intersection(&AddrRange { start_addr: claimed.start, end_addr: claimed.end })
+            let Some(part) =
+                range.intersection(&AddrRange { start_addr: claimed.start, end_addr: claimed.end })
             else {
                 continue;
             };
@@ -86,7 +87,10 @@ pub struct Entry {
 impl Entry {
     /// The evidence of most of the bytes.
     pub fn main_evidence(&self) -> Evidence {
-        self.by_evidence.iter().max_by_key(|(_, bytes)| **bytes).map_or(Evidence::None, |(evidence, _)| *evidence)
+        self.by_evidence
+            .iter()
+            .max_by_key(|(_, bytes)| **bytes)
+            .map_or(Evidence::None, |(evidence, _)| *evidence)
     }
 }
 
@@ -185,7 +189,8 @@ mod tests {
         let usages = (0..4)
             .map(|index| {
                 let first = FIRST_PAGE + index * 12;
-                let line = format!("{:x}-{:x} rw-p 0 00:00 0 ", first * PAGE_BYTES, (first + 12) * PAGE_BYTES);
+                let line =
+                    format!("{:x}-{:x} rw-p 0 00:00 0 ", first * PAGE_BYTES, (first + 12) * PAGE_BYTES);
                 let pages = &resident[index as usize * 12..index as usize * 12 + 12];
                 let rss_bytes = pages.iter().filter(|page| **page).count() as u64 * PAGE_BYTES;
                 RegionUsage {
@@ -219,13 +224,13 @@ mod tests {
             Just(Evidence::Structure)
         ];
         let start = FIRST_PAGE * PAGE_BYTES..(FIRST_PAGE + PAGES) * PAGE_BYTES;
-        (start, 1..20 * PAGE_BYTES, 0..Component::ALL.len(), evidence).prop_map(|(start, len, component, evidence)| {
-            Claim {
+        (start, 1..20 * PAGE_BYTES, 0..Component::ALL.len(), evidence).prop_map(
+            |(start, len, component, evidence)| Claim {
                 range: AddrRange::with_len(start, len).unwrap(),
                 component: Component::ALL[component],
                 evidence,
-            }
-        })
+            },
+        )
     }
 
     proptest! {

@@ -32,7 +32,8 @@ fn component(region: &Region, modules: &[Module]) -> Option<Component> {
     if region.is_kernel_special() {
         return Some(Component::KernelSpecial);
     }
-    if SHARED_MEMORY.iter().any(|name| region.name.starts_with(name)) || (region.shared && region.inode == 0) {
+    if SHARED_MEMORY.iter().any(|name| region.name.starts_with(name)) || (region.shared && region.inode == 0)
+    {
         return Some(Component::Shmem);
     }
     if region.name == "[stack]" {

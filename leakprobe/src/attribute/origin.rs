@@ -34,7 +34,10 @@ mod tests {
         for (roles, expected) in [
             (vec![Role::CLibrary, Role::Allocator, Role::Native], Some(Component::CHeap)),
             (vec![Role::CLibrary, Role::Native], Some(Component::CMmap)),
-            (vec![Role::CLibrary, Role::CgoBridge, Role::GoRuntime, Role::GoCode], Some(Component::GoRuntime)),
+            (
+                vec![Role::CLibrary, Role::CgoBridge, Role::GoRuntime, Role::GoCode],
+                Some(Component::GoRuntime),
+            ),
             (vec![Role::GoCopy, Role::GoCode], Some(Component::GoMmap)),
             (vec![Role::RaceRuntime, Role::GoRuntime], Some(Component::TsanRuntime)),
             (vec![Role::CLibrary, Role::Unknown], None),

@@ -51,6 +51,8 @@ pub struct Facts<'a> {
     pub is_go: bool,
     /// Built with -race, where something says so or not.
     pub race: Option<bool>,
+    /// Goroutines started in the window and ever, as the race detector counts them; unknown without it.
+    pub goroutines: Option<GoroutinesStarted>,
     /// Resident bytes of the process.
     pub rss_bytes: u64,
     /// Their growth in the window.
@@ -65,6 +67,15 @@ pub struct Facts<'a> {
     pub sites: Vec<Site<'a>>,
     /// The memory cgroup's charge and limit, where it has one.
     pub cgroup: Option<Limit>,
+}
+
+/// How many goroutines were started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct GoroutinesStarted {
+    /// While the process was watched.
+    pub in_window: u64,
+    /// Since it began.
+    pub ever: u64,
 }
 
 /// A row of the ledger.

@@ -1,3 +1,5 @@
+//! Tests of the rules: each raises its finding where it should, and none where it should not.
+
 use super::*;
 
 const MIB: u64 = 1 << 20;
@@ -65,6 +67,8 @@ fn the_race_detector_is_told_from_its_sum_and_its_stacks() {
     };
     let mut race = Facts { is_go: true, race: Some(true), ..facts(tsan()) };
     assert!(diagnose(&race)[0].summary.contains("keeps most of what"));
+    // 1,200 KiB of growth by 3,600 goroutines: 341 B each.
+    race.goroutines = Some(GoroutinesStarted { in_window: 3_600, ever: 1_234_567 });
     let functions = vec!["__tsan::Alloc", "runtime.newproc.func1", "main.flood"];
     race.sites = vec![Site { component: Component::TsanRuntime, bytes: MIB, functions }];
     let finding = &diagnose(&race)[0];
@@ -72,7 +76,11 @@ fn the_race_detector_is_told_from_its_sum_and_its_stacks() {
         (finding.id, finding.owner, finding.bytes),
         ("go-race-detector", Component::TsanRuntime, 45 * MIB)
     );
-    assert!(finding.summary.contains("every goroutine ever started"));
+    assert!(finding.summary.contains("every goroutine ever started leaves ~341 B"));
+    assert!(finding.evidence.iter().any(|line| line.contains("1,234,567 ever")));
+    // As much growth by few goroutines is not theirs.
+    race.goroutines = Some(GoroutinesStarted { in_window: 100, ever: 100 });
+    assert!(diagnose(&race)[0].summary.contains("keeps most of what"));
     // In a C program the same components are no race build of Go.
     assert_eq!(ids(&facts(tsan())), [""; 0]);
 }

@@ -11,6 +11,7 @@ impl Report {
         Facts {
             is_go: self.target.runtime.kind == "go",
             race: self.target.runtime.race,
+            goroutines: self.target.runtime.goroutines_started,
             rss_bytes: self.rss.end,
             rss_growth_bytes: self.rss.growth,
             window_seconds: self.window.seconds,

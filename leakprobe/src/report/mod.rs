@@ -13,11 +13,11 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::claim::{Component, Evidence, Gap};
+pub use crate::diagnose::{Finding, GoroutinesStarted};
 pub use crate::symbolize::Frame;
 pub use crate::target::cgroup::CgroupMemory;
 pub use crate::trace::recording::Events;
 pub use crate::trace::{LostRow, Probe, Tracing};
-pub use crate::diagnose::Finding;
 
 /// The schema's name, the first field of the JSON.
 pub const SCHEMA: &str = "leakprobe.report/1";
@@ -157,6 +157,8 @@ pub struct RuntimeInfo {
     pub cgo: Option<bool>,
     /// No symbol table in the executable.
     pub stripped: Option<bool>,
+    /// Goroutines started, as the race detector counts them; null without it.
+    pub goroutines_started: Option<GoroutinesStarted>,
     /// The C library's allocator: "glibc 2.36".
     pub allocator: Option<String>,
 }

@@ -35,9 +35,25 @@ pub enum Role {
 }
 
 const ALLOCATOR: [&str; 19] = [
-    "malloc", "calloc", "realloc", "reallocarray", "memalign", "aligned_alloc", "posix_memalign", "valloc",
-    "pvalloc", "free", "malloc_trim", "__libc_malloc", "__libc_calloc", "__libc_realloc", "__libc_memalign",
-    "_int_malloc", "_int_free", "sysmalloc", "_int_realloc",
+    "malloc",
+    "calloc",
+    "realloc",
+    "reallocarray",
+    "memalign",
+    "aligned_alloc",
+    "posix_memalign",
+    "valloc",
+    "pvalloc",
+    "free",
+    "malloc_trim",
+    "__libc_malloc",
+    "__libc_calloc",
+    "__libc_realloc",
+    "__libc_memalign",
+    "_int_malloc",
+    "_int_free",
+    "sysmalloc",
+    "_int_realloc",
 ];
 /// `operator new`, plain and aligned, in their mangled forms' beginnings.
 const ALLOCATOR_PREFIXES: [&str; 2] = ["_Znw", "_Zna"];
@@ -85,14 +101,16 @@ impl CodeRoles {
 
 /// The role of a Go function by its full name.
 pub fn go_role(name: &str) -> Role {
-    let is_copy = ["runtime.memmove", "runtime.memclr", "runtime.memequal", "runtime.duffcopy", "runtime.duffzero"]
-        .iter()
-        .any(|copy| name.starts_with(copy));
+    let is_copy =
+        ["runtime.memmove", "runtime.memclr", "runtime.memequal", "runtime.duffcopy", "runtime.duffzero"]
+            .iter()
+            .any(|copy| name.starts_with(copy));
     if is_copy {
         return Role::GoCopy;
     }
     let in_runtime = ["runtime.", "runtime/", "internal/runtime/", "internal/bytealg.", "gogo", "callRet"];
-    let is_call = name.starts_with("internal/runtime/syscall.") || name.starts_with("runtime/internal/syscall.");
+    let is_call =
+        name.starts_with("internal/runtime/syscall.") || name.starts_with("runtime/internal/syscall.");
     match in_runtime.iter().any(|prefix| name.starts_with(prefix)) {
         true if is_call => Role::GoCopy, // a system call made for whoever called
         true => Role::GoRuntime,

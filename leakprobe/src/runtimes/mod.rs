@@ -10,6 +10,7 @@ use self::code::{CodeRoles, Role, go_role};
 use self::go::GoRuntime;
 use self::go::code::GoCode;
 use self::malloc::glibc;
+use self::sanitizer::RaceCounts;
 use self::threads::ThreadStack;
 use crate::address::AddrRange;
 use crate::claim::{Evidence, Findings, Gap};
@@ -41,6 +42,8 @@ pub struct Reading {
     pub findings: Findings,
     /// Threads' stacks.
     pub stacks: Vec<ThreadStack>,
+    /// What the race detector counts of itself, where it was found.
+    pub race_counts: Option<RaceCounts>,
 }
 
 impl Runtimes {
@@ -63,11 +66,14 @@ impl Runtimes {
             },
             _ => None,
         };
-        let libc = modules.iter().find(|module| module.name().starts_with("libc.so") || module.name().starts_with("libc-2"));
+        let libc = modules
+            .iter()
+            .find(|module| module.name().starts_with("libc.so") || module.name().starts_with("libc-2"));
         // A static executable holds its C library itself.
         let c_library = libc.or(exe);
         let glibc_version = c_library.and_then(|module| glibc::version(&module.elf));
-        let libc_data = c_library.map_or_else(Vec::new, |module| glibc::data_ranges(&module.elf, module.load_bias));
+        let libc_data =
+            c_library.map_or_else(Vec::new, |module| glibc::data_ranges(&module.elf, module.load_bias));
         let exe_is_stripped = exe.map(|exe| !exe.elf.has_symbol_table());
         (Self { go, build, glibc_version, exe_is_stripped, libc_data }, gaps)
     }
@@ -83,7 +89,13 @@ impl Runtimes {
     }
 
     /// Reads everything now. What one runtime proves is not offered to the next.
-    pub fn read(&self, memory: &dyn Memory, modules: &[Module], regions: &[Region], threads: &[Thread]) -> Reading {
+    pub fn read(
+        &self,
+        memory: &dyn Memory,
+        modules: &[Module],
+        regions: &[Region],
+        threads: &[Thread],
+    ) -> Reading {
         let main_tid = threads.first().map_or(0, |thread| thread.ns_tid);
         let tids: Vec<i32> = threads.iter().map(|thread| thread.ns_tid).collect();
         let (stacks, mut findings) = threads::stacks(memory, regions, main_tid, &tids);
@@ -91,9 +103,11 @@ impl Runtimes {
             add(&mut findings, go.claims(memory));
         }
         let exe = exe(modules);
+        let mut race_counts = None;
         if let Some(exe) = exe.filter(|_| self.is_race()) {
             let race = sanitizer::race_runtime(memory, regions, &exe.elf, exe.load_bias);
             add(&mut findings, race.findings);
+            race_counts = race.counts;
         }
         let proven = findings.claims.iter().filter(|claim| claim.evidence >= Evidence::Mapping);
         let mut taken: Vec<AddrRange> = proven.map(|claim| claim.range).collect();
@@ -103,7 +117,7 @@ impl Runtimes {
             let remainder = sanitizer::remainder(regions, &findings.claims);
             findings.claims.extend(remainder);
         }
-        Reading { findings, stacks }
+        Reading { findings, stacks, race_counts }
     }
 
     /// The roles of the target's code.
@@ -117,11 +131,11 @@ impl Runtimes {
 
     /// The C++ code of the race detector, ascending; empty without -race.
     pub fn race_text(&self, modules: &[Module]) -> Vec<AddrRange> {
-        let (Some(go), Some(exe), true) = (&self.go, exe(modules), self.is_race())
-        else {
+        let (Some(go), Some(exe), true) = (&self.go, exe(modules), self.is_race()) else {
             return Vec::new();
         };
-        let symbols = exe.elf.symbols(|name| name.starts_with("_ZN") || name.starts_with("__")).unwrap_or_default();
+        let symbols =
+            exe.elf.symbols(|name| name.starts_with("_ZN") || name.starts_with("__")).unwrap_or_default();
         let by_symbol = symbols.iter().filter_map(|symbol| {
             let start_addr = symbol.svma.checked_add(exe.load_bias)?;
             Some((symbol.name.as_str(), AddrRange::with_len(start_addr, symbol.len_bytes.max(1))?))

@@ -46,7 +46,6 @@ pub fn take(target: &Target) -> Result<Option<Snapshot>> {
         return Ok(None);
     }
     let (runs, gaps) = pagemap::read(target.pagemap(), &usages);
-    let snapshot =
-        Snapshot { usages, runs, status: target.status(), threads: target.threads(), gaps };
+    let snapshot = Snapshot { usages, runs, status: target.status(), threads: target.threads(), gaps };
     Ok((!target.has_exited()).then_some(snapshot))
 }

@@ -111,7 +111,10 @@ pub fn read(pagemap: &File, usages: &[RegionUsage]) -> (Vec<PageRun>, Vec<Gap>) 
             }
         }
         if range.len_bytes() > MAX_LINEAR_BYTES {
-            gaps.push(gap(usage, "too long to read page by page, and this kernel has no PAGEMAP_SCAN (Linux 6.7)"));
+            gaps.push(gap(
+                usage,
+                "too long to read page by page, and this kernel has no PAGEMAP_SCAN (Linux 6.7)",
+            ));
         } else if let Err(error) = read_linear(pagemap, range, &mut runs) {
             gaps.push(gap(usage, &error.to_string()));
         }
@@ -193,7 +196,8 @@ fn push_page(runs: &mut Vec<PageRun>, addr: u64, entry: u64) {
         Some(last) if last.range.end_addr == addr && last.residency == residency => {
             last.range.end_addr += PAGE_BYTES;
         }
-        _ => runs.push(PageRun { range: AddrRange { start_addr: addr, end_addr: addr + PAGE_BYTES }, residency }),
+        _ => runs
+            .push(PageRun { range: AddrRange { start_addr: addr, end_addr: addr + PAGE_BYTES }, residency }),
     }
 }
 

@@ -59,11 +59,8 @@ impl<'a> Symbolizer<'a> {
 
     fn name(&self, addr: u64) -> Vec<Frame> {
         let module = self.modules.iter().find(|module| module.span.contains(addr));
-        let bare = Frame {
-            module: module.map(|module| module.path.clone()),
-            address: addr,
-            ..Frame::default()
-        };
+        let bare =
+            Frame { module: module.map(|module| module.path.clone()), address: addr, ..Frame::default() };
         let Some(module) = module else { return vec![bare] };
         let by_go = self.go.filter(|_| module.is_exe).map(|go| name_go(&go, &bare));
         if let Some(frames) = by_go.filter(|frames| !frames.is_empty()) {
@@ -113,6 +110,7 @@ fn frames_of(symbol: &Sym<'_>, bare: &Frame) -> Vec<Frame> {
         inlined,
         ..bare.clone()
     };
-    let inlined = symbol.inlined.iter().rev().map(|inlined| frame(&inlined.name, inlined.code_info.as_ref(), true));
+    let inlined =
+        symbol.inlined.iter().rev().map(|inlined| frame(&inlined.name, inlined.code_info.as_ref(), true));
     inlined.chain([frame(&symbol.name, symbol.code_info.as_deref(), false)]).collect()
 }

@@ -77,7 +77,8 @@ mod tests {
 
     #[test]
     fn a_file_with_spaces_and_deleted() {
-        let line = "7f1c2a000000-7f1c2a021000 rw-p 00001000 fe:01 1234                       /tmp/a b (deleted)";
+        let line =
+            "7f1c2a000000-7f1c2a021000 rw-p 00001000 fe:01 1234                       /tmp/a b (deleted)";
         let region = parse_line(line).unwrap();
         assert_eq!(region.range, AddrRange::new(0x7f1c_2a00_0000, 0x7f1c_2a02_1000).unwrap());
         assert_eq!((region.writable, region.executable, region.shared), (true, false, false));

@@ -47,7 +47,9 @@ pub enum TargetError {
         pid: i32,
     },
     /// The kernel does not let us.
-    #[error("not permitted to read {object} ({error}): run as root, or with CAP_SYS_PTRACE (and CAP_SYS_ADMIN for mapped files)")]
+    #[error(
+        "not permitted to read {object} ({error}): run as root, or with CAP_SYS_PTRACE (and CAP_SYS_ADMIN for mapped files)"
+    )]
     NotPermitted {
         /// What was read.
         object: String,

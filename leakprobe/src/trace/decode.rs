@@ -2,8 +2,8 @@
 //! were not: a mismatch between the two halves must be a counted error, not garbage in the ledger.
 
 use leakprobe_ebpf::{
-    CALLER_COPY_BYTES, EVENT_BYTES, MAX_FRAMES, STACK_COPY_BYTES, STACK_FRAMES_ONLY_BYTES, STACK_NATIVE_BYTES,
-    STACK_WHOLE_BYTES, Stack, kind,
+    CALLER_COPY_BYTES, EVENT_BYTES, MAX_FRAMES, STACK_COPY_BYTES, STACK_FRAMES_ONLY_BYTES,
+    STACK_NATIVE_BYTES, STACK_WHOLE_BYTES, Stack, kind,
 };
 
 use crate::address::AddrRange;

@@ -28,6 +28,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/le
 
 /// Stacks a second at most, so that they cost the target a few per cent of a core in the worst case.
 const STACKS_PER_SECOND: f64 = 4000.0;
+/// Weight of the newest tick in the running mean of the fault rate: it follows within some ten ticks.
+const RATE_SMOOTHING: f64 = 0.2;
 /// The sampling rate until the first look at how often the target faults.
 const FIRST_STACK_PERIOD: u32 = 8;
 
@@ -73,13 +75,17 @@ pub enum AttachError {
     #[error("this leakprobe was built without its kernel side: run `cargo xtask setup`, then build it again")]
     NoObject,
     /// tracefs is neither mounted nor mountable.
-    #[error("tracefs is not mounted and mounting it failed ({error}): run `mount -t tracefs nodev /sys/kernel/tracing`")]
+    #[error(
+        "tracefs is not mounted and mounting it failed ({error}): run `mount -t tracefs nodev /sys/kernel/tracing`"
+    )]
     NoTracefs {
         /// The mount's error.
         error: std::io::Error,
     },
     /// The kernel refused for want of a privilege.
-    #[error("the kernel refuses BPF programs ({error}): run as root, or with CAP_BPF and CAP_PERFMON (kernels before 5.8: CAP_SYS_ADMIN), outside lockdown=confidentiality")]
+    #[error(
+        "the kernel refuses BPF programs ({error}): run as root, or with CAP_BPF and CAP_PERFMON (kernels before 5.8: CAP_SYS_ADMIN), outside lockdown=confidentiality"
+    )]
     NotPermitted {
         /// The refusal.
         error: String,
@@ -120,6 +126,7 @@ pub struct Tracer {
     period: u32,
     sparsest_period: u32,
     faults_at_last_tick: u64,
+    faults_per_second: f64,
     last_tick: Instant,
 }
 
@@ -145,6 +152,7 @@ impl Tracer {
             period: 0,
             sparsest_period: 1,
             faults_at_last_tick: 0,
+            faults_per_second: 0.0,
             last_tick: Instant::now(),
             _ebpf: ebpf,
         };
@@ -192,8 +200,10 @@ impl Tracer {
         let new = faults.saturating_sub(self.faults_at_last_tick);
         self.faults_at_last_tick = faults;
         let per_second = new as f64 / elapsed_seconds.max(0.001);
+        // A burst is worth its stacks; only what lasts is thinned out.
+        self.faults_per_second += RATE_SMOOTHING * (per_second - self.faults_per_second);
         // A power of two, so that a little noise does not change it all the time.
-        let wanted = (per_second / STACKS_PER_SECOND).max(1.0).min(65_536.0) as u32;
+        let wanted = (self.faults_per_second / STACKS_PER_SECOND).clamp(1.0, 65_536.0) as u32;
         self.set_period(wanted.next_power_of_two());
         Ok(())
     }
@@ -256,7 +266,8 @@ const LOSSES: [(u32, &str); 9] = [
 const _: () = assert!(LOSSES.len() + 1 == counter::SLOTS as usize); // all but FAULTS_SEEN
 
 fn load(watched: &Watched, verbose: bool) -> Result<Ebpf, aya::EbpfError> {
-    let bounds = |range: Option<AddrRange>| range.map_or((0u64, 0u64), |range| (range.start_addr, range.end_addr));
+    let bounds =
+        |range: Option<AddrRange>| range.map_or((0u64, 0u64), |range| (range.start_addr, range.end_addr));
     let (text_start, text_end) = bounds(watched.go_text);
     let (race_text_start, race_text_end) = bounds(watched.race_text);
     let (race_start, race_end) = bounds(watched.race_calls);
@@ -264,17 +275,17 @@ fn load(watched: &Watched, verbose: bool) -> Result<Ebpf, aya::EbpfError> {
     let has_task_regs = u32::from(probes::has_task_regs());
     let log_level: u8 = if verbose { 0xff } else { 0 };
     EbpfLoader::new()
-        .set_global("TARGET_TGID", &watched.pid, true)
-        .set_global("HAS_TASK_REGS", &has_task_regs, true)
-        .set_global("GO_TEXT_START", &text_start, true)
-        .set_global("GO_TEXT_END", &text_end, true)
-        .set_global("RACE_TEXT_START", &race_text_start, true)
-        .set_global("RACE_TEXT_END", &race_text_end, true)
-        .set_global("RACE_CALL_START", &race_start, true)
-        .set_global("RACE_CALL_END", &race_end, true)
-        .set_global("GO_HEAP_START", &heap_start, true)
-        .set_global("GO_HEAP_END", &heap_end, true)
-        .set_global(aya_log::LEVEL, &log_level, false)
+        .override_global("TARGET_TGID", &watched.pid, true)
+        .override_global("HAS_TASK_REGS", &has_task_regs, true)
+        .override_global("GO_TEXT_START", &text_start, true)
+        .override_global("GO_TEXT_END", &text_end, true)
+        .override_global("RACE_TEXT_START", &race_text_start, true)
+        .override_global("RACE_TEXT_END", &race_text_end, true)
+        .override_global("RACE_CALL_START", &race_start, true)
+        .override_global("RACE_CALL_END", &race_end, true)
+        .override_global("GO_HEAP_START", &heap_start, true)
+        .override_global("GO_HEAP_END", &heap_end, true)
+        .override_global(aya_log::LEVEL, &log_level, false)
         .load(OBJECT)
 }
 

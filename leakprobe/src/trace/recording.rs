@@ -275,7 +275,10 @@ mod tests {
         fault(&mut recording, 0x18_0000, 3_000);
         recording.take(&event(What::Unmap { range: range(0x18_0000, 0x20_0000) }, 5_000, 6_000), None);
         assert_eq!(recording.pages().collect::<Vec<_>>(), [0x10_0000]);
-        assert_eq!(recording.mappings().map(|(range, _)| range).collect::<Vec<_>>(), [range(0x10_0000, 0x18_0000)]);
+        assert_eq!(
+            recording.mappings().map(|(range, _)| range).collect::<Vec<_>>(),
+            [range(0x10_0000, 0x18_0000)]
+        );
     }
 
     #[test]

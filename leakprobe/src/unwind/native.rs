@@ -26,7 +26,12 @@ impl NativeUnwinder {
         for module in modules {
             let Some(sections) = sections(&module.elf) else { continue };
             let range = module.span.start_addr..module.span.end_addr;
-            unwinder.add_module(framehop::Module::new(module.path.clone(), range, module.load_bias, sections));
+            unwinder.add_module(framehop::Module::new(
+                module.path.clone(),
+                range,
+                module.load_bias,
+                sections,
+            ));
             spans.push(module.span);
         }
         Self { unwinder, cache: CacheX86_64::new(), spans }

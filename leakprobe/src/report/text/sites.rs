@@ -82,7 +82,8 @@ struct Place {
 impl<'a> Sites<'a> {
     /// The report's call sites, the biggest first.
     pub fn of(report: &'a Report, grouping: Grouping) -> Self {
-        let mut sites = Self { entries: Vec::new(), grouping, total_bytes: 0, with_stack_bytes: 0, unlisted_bytes: 0 };
+        let mut sites =
+            Self { entries: Vec::new(), grouping, total_bytes: 0, with_stack_bytes: 0, unlisted_bytes: 0 };
         for site in &report.call_sites {
             sites.total_bytes = sites.total_bytes.saturating_add(site.bytes);
             if site.note == Some(SMALLER_SITES) {

@@ -1,0 +1,144 @@
+//! What the reports of `reports.rs` are put together from.
+
+use leakprobe::claim::{Component, Evidence, Gap};
+use leakprobe::diagnose::diagnose;
+use leakprobe::report::{
+    CallSite, CgroupMemory, ComponentRow, Events, Frame, HeapProfile, Host, LostRow, OutsideRss, Probe,
+    Report, Rss, RuntimeInfo, SCHEMA, TargetInfo, ThreadRow, Tool, Tracing, Unaccounted, Window,
+};
+
+pub const KIB: u64 = 1 << 10;
+pub const MIB: u64 = 1 << 20;
+
+/// A report of ten seconds without anything in it.
+pub fn base(comm: &str, exe: &str, runtime: RuntimeInfo) -> Report {
+    Report {
+        schema: SCHEMA,
+        tool: Tool { version: "0.1.0".to_owned(), arguments: vec!["12345".to_owned()] },
+        host: Host {
+            kernel: "6.18.5".to_owned(),
+            arch: "x86_64".to_owned(),
+            page_size: 4096,
+            backend: "tracepoint",
+        },
+        target: TargetInfo {
+            pid: 12345,
+            comm: comm.to_owned(),
+            exe: exe.to_owned(),
+            started_at: "2026-08-21T09:00:00Z".to_owned(),
+            threads: Some(12),
+            container_id: Some("3f2a9c0d81b4e6f7a5c3".to_owned()),
+            cgroup: Some("/system.slice/api.scope".to_owned()),
+            runtime,
+            ended: None,
+        },
+        window: Window { started_at: "2026-08-21T12:00:00Z".to_owned(), seconds: 10.004 },
+        rss: Rss { start: None, end: 0, growth: None, peak: None, swap: 0, lazy_free: 0, huge: 0 },
+        components: Vec::new(),
+        residual: 0,
+        heap_profile: HeapProfile { in_use: None, source: "none" },
+        unaccounted: Unaccounted { bytes: None, growth: None, owner: None },
+        call_sites: Vec::new(),
+        goroutines: Vec::new(),
+        threads: vec![ThreadRow { tid: 12345, comm: comm.to_owned(), stack_rss: Some(132 * KIB) }],
+        findings: Vec::new(),
+        outside_rss: OutsideRss::default(),
+        tracing: Tracing {
+            events: Events {
+                faults: 23_541,
+                mappings: 1201,
+                unmappings: 310,
+                protections: 12,
+                thread_exits: 0,
+            },
+            lost: vec![lost("ring_buffer_full", 0), lost("stack_missing", 0)],
+            stack_sample_rate: Some(1),
+            stacks_truncated: 0,
+            probes: vec![Probe {
+                name: "exceptions:page_fault_user".to_owned(),
+                attached: true,
+                error: None,
+            }],
+        },
+        gaps: Vec::new(),
+    }
+}
+
+/// Makes the totals follow from the rows, sorts these, and diagnoses.
+pub fn settle(report: &mut Report) {
+    report.components.sort_by_key(|row| std::cmp::Reverse(row.rss));
+    let end = report.components.iter().map(|row| row.rss).sum();
+    let growth: Option<i64> = report.components.iter().map(|row| row.growth).sum();
+    let start = growth.and_then(|growth| end_minus(end, growth));
+    report.rss = Rss { start, end, growth, peak: Some(end + MIB), swap: 0, lazy_free: 0, huge: 0 };
+    if let Some(heap) = report.components.iter().find(|row| row.id == Component::GoHeap) {
+        let growth = growth.zip(heap.growth).map(|(all, heap)| all - heap);
+        let owner = report.components.iter().map(|row| row.id).find(|id| *id != Component::GoHeap);
+        report.unaccounted = Unaccounted { bytes: Some(end - heap.rss), growth, owner };
+    }
+    report.findings = diagnose(&report.facts());
+}
+
+fn end_minus(end: u64, growth: i64) -> Option<u64> {
+    end.checked_add_signed(-growth)
+}
+
+pub fn go(version: &str, race: bool) -> RuntimeInfo {
+    RuntimeInfo {
+        kind: "go",
+        version: Some(version.to_owned()),
+        race: Some(race),
+        cgo: Some(true),
+        stripped: Some(false),
+        goroutines_started: None,
+        allocator: Some("glibc 2.36".to_owned()),
+    }
+}
+
+pub fn native() -> RuntimeInfo {
+    RuntimeInfo { kind: "native", allocator: Some("glibc 2.36".to_owned()), ..RuntimeInfo::default() }
+}
+
+pub fn row(id: Component, rss: u64, growth: Option<i64>, evidence: Evidence) -> ComponentRow {
+    ComponentRow {
+        id,
+        label: id.label(),
+        rss,
+        growth,
+        r#virtual: rss.next_power_of_two(),
+        slack: None,
+        lazy_free: Some(0),
+        huge: Some(0),
+        swap: Some(0),
+        evidence,
+        allocator: None,
+    }
+}
+
+/// A call site of nameless-file inner frames and placed outer ones.
+pub fn site(component: Component, bytes: u64, inner: &[&str], outer: &[(&str, &str, u32)]) -> CallSite {
+    let bare =
+        |name: &&str| Frame { function: Some((*name).to_owned()), address: 0x46_0000, ..Frame::default() };
+    let placed = |(function, file, line): &(&str, &str, u32)| Frame {
+        function: Some((*function).to_owned()),
+        file: (!file.is_empty()).then(|| (*file).to_owned()),
+        line: (*line > 0).then_some(*line),
+        address: 0x47_0000,
+        ..Frame::default()
+    };
+    let frames = inner.iter().map(bare).chain(outer.iter().map(placed)).collect();
+    CallSite { component, bytes, faults: bytes / 4096, weight: 1.0, frames, note: None }
+}
+
+pub fn outside(current: u64, limit: Option<u64>) -> OutsideRss {
+    let cgroup = CgroupMemory { current: Some(current), limit, file: Some(9 * MIB), kernel: Some(4 * MIB) };
+    OutsideRss { page_tables: Some(1_400 * KIB), kernel_stacks: Some(192 * KIB), cgroup: Some(cgroup) }
+}
+
+pub fn lost(cause: &'static str, count: u64) -> LostRow {
+    LostRow { cause, count }
+}
+
+pub fn gap(what: &str, why: &str, bytes: Option<u64>) -> Gap {
+    Gap { what: what.to_owned(), why: why.to_owned(), bytes }
+}
