@@ -26,8 +26,8 @@ use crate::address::AddrRange;
 /// The kernel side, as build.rs made it; empty where there was no BPF toolchain.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leakprobe-kernel"));
 
-/// Stacks a second at most, so that they cost the target a few per cent of a core in the worst case.
-const STACKS_PER_SECOND: f64 = 4000.0;
+/// Stacks a second at most, so that they cost the target about a per cent of a core: ten thousand in ten seconds.
+const STACKS_PER_SECOND: f64 = 1000.0;
 /// Weight of the newest tick in the running mean of the fault rate: it follows within some ten ticks.
 const RATE_SMOOTHING: f64 = 0.2;
 /// The sampling rate until the first look at how often the target faults.
