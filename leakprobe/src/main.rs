@@ -85,8 +85,8 @@ fn write_report(arguments: &Arguments, report: &Report, output: Option<File>) ->
     };
     let Some(file) = output else {
         let mut out = BufWriter::new(io::stdout().lock());
-        report::write(report, format, &style, &mut out)?;
-        return Ok(out.flush()?);
+        let written = report::write(report, format, &style, &mut out).and_then(|()| out.flush());
+        return written.context("write the report to standard output");
     };
     let path = arguments.output.as_deref().unwrap_or("the report".as_ref()).display();
     file.set_len(0).or_else(|error| not_a_file(&file, error)).with_context(|| format!("empty {path}"))?;
@@ -131,6 +131,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
     match error.downcast_ref::<AttachError>() {
         Some(AttachError::NotPermitted { .. }) => NOT_PERMITTED,
+        Some(AttachError::NoTracefs { error }) if error.kind() == io::ErrorKind::PermissionDenied => {
+            NOT_PERMITTED
+        }
         Some(_) => KERNEL_LACKS,
         None => INTERNAL,
     }

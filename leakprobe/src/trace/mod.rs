@@ -141,6 +141,7 @@ impl Tracer {
             return Err(AttachError::NoObject);
         }
         tracefs::find()?;
+        lift_memlock_limit();
         let mut ebpf = load(watched, verbose).map_err(refusal)?;
         let settings = take_map(&mut ebpf, "SETTINGS")?;
         let mut tracer = Self {
@@ -287,6 +288,13 @@ fn load(watched: &Watched, verbose: bool) -> Result<Ebpf, aya::EbpfError> {
         .override_global("GO_HEAP_END", &heap_end, true)
         .override_global(aya_log::LEVEL, &log_level, false)
         .load(OBJECT)
+}
+
+/// Kernels before 5.11 charge maps against the limit of locked memory. Later ones do not, and there a
+/// refusal (it takes CAP_SYS_RESOURCE) means nothing.
+fn lift_memlock_limit() {
+    let unlimited = rustix::process::Rlimit { current: None, maximum: None };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
 }
 
 fn take_map<T: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &str) -> Result<T, AttachError> {

@@ -41,8 +41,12 @@ pub fn attach(ebpf: &mut Ebpf) -> Result<Vec<Probe>, AttachError> {
     Ok(probes)
 }
 
-/// Whether the kernel has `bpf_task_pt_regs`, and so 5.15's registers in system calls.
+/// Whether the kernel has `bpf_task_pt_regs` (Linux 5.15) and its own BTF, which the verifier needs for it.
+/// Without, system calls and kernel-mode faults have stacks by frame pointers only.
 pub fn has_task_regs() -> bool {
+    if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
+        return false;
+    }
     let release = rustix::system::uname();
     let mut numbers = release.release().to_str().unwrap_or("").split(|char: char| !char.is_ascii_digit());
     let mut next = || numbers.next().and_then(|number| number.parse::<u32>().ok()).unwrap_or(0);
