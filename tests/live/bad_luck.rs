@@ -35,7 +35,7 @@ fn a_pid_that_nobody_has() -> Result<()> {
     // The kernel gives out ids below pid_max only.
     let limit = fs::read_to_string("/proc/sys/kernel/pid_max").context("read kernel.pid_max")?;
     let pid = limit.trim();
-    ends_with(&run(&["--pid", pid, "--duration", "1s"])?, 3, &[pid, "no process"])
+    ends_with(&run(&["--pid", pid, "--duration", "1s"])?, 3, &[pid, "no such process"])
 }
 
 #[test]
