@@ -97,7 +97,7 @@ pub async fn watch(
     tells.reset();
 
     let started = Instant::now();
-    let rss_at_start_bytes = target.status().rss_bytes.unwrap_or(0);
+    let rss_at_start_bytes = target.status().rss_bytes;
     tracer.begin()?;
     tell(Progress::Watching { pid: target.pid(), duration });
     loop {
@@ -115,9 +115,11 @@ pub async fn watch(
             Wake::Events => {}
             Wake::Drain => tracer.adapt()?,
             Wake::Tell => {
-                let rss_bytes = target.status().rss_bytes.unwrap_or(0);
-                let growth_bytes = rss_bytes.wrapping_sub(rss_at_start_bytes).cast_signed();
-                tell(Progress::Tick { elapsed: started.elapsed(), rss_bytes, growth_bytes });
+                // Unknown once it has exited, which the next turn of the loop finds out.
+                if let (Some(rss_bytes), Some(before)) = (target.status().rss_bytes, rss_at_start_bytes) {
+                    let growth_bytes = rss_bytes.wrapping_sub(before).cast_signed();
+                    tell(Progress::Tick { elapsed: started.elapsed(), rss_bytes, growth_bytes });
+                }
             }
             Wake::Ended(end) => return Ok((end, started.elapsed())),
         }

@@ -62,25 +62,17 @@ fn add_mapping(usages: &mut Vec<RegionUsage>, range: AddrRange, mapping: &Mappin
     for part in new {
         let Some(range) = AddrRange::new(part.start, part.end) else { continue };
         let is_file = mapping.flags & ANONYMOUS_FLAG == 0 && mapping.flags != 0;
-        usages.push(RegionUsage {
-            region: Region {
-                range,
-                readable: true,
-                writable: true,
-                executable: false,
-                shared: mapping.flags & SHARED_FLAGS != 0,
-                file_offset: 0,
-                device: (0, 0),
-                inode: u64::from(is_file), // which file, nobody can tell any more
-                name: String::new(),
-            },
-            rss_bytes: 0,
-            anonymous_bytes: 0,
-            lazy_free_bytes: 0,
-            huge_bytes: 0,
-            swap_bytes: 0,
-            hugetlb: false,
-        });
+        usages.push(RegionUsage::new(Region {
+            range,
+            readable: true,
+            writable: true,
+            executable: false,
+            shared: mapping.flags & SHARED_FLAGS != 0,
+            file_offset: 0,
+            device: (0, 0),
+            inode: u64::from(is_file), // which file, nobody can tell any more
+            name: String::new(),
+        }));
     }
 }
 

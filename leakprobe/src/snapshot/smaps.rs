@@ -22,7 +22,8 @@ pub struct RegionUsage {
 }
 
 impl RegionUsage {
-    fn new(region: Region) -> Self {
+    /// A VMA of which nothing is resident.
+    pub fn new(region: Region) -> Self {
         Self {
             region,
             rss_bytes: 0,
