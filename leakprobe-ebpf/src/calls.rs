@@ -74,23 +74,24 @@ fn try_exit(ctx: &TracePointContext, kind: u32) -> Result<(), u32> {
         tid,
         // SAFETY: the helper takes no pointer.
         time_ns: unsafe { bpf_ktime_get_ns() },
-        entered_ns: call.entered_ns,
-        args: [call.args[0], call.args[1], call.args[2], call.args[3]],
+        addr: call.args[0],
         stack_weight: 0,
-        arg4_low: call.args[4] as u32,
+        low_arg: call.args[4] as u32,
+        entered_ns: call.entered_ns,
+        args: [call.args[1], call.args[2], call.args[3]],
     };
     let none = core::ptr::null();
     match kind {
         kind::MMAP => {
-            event.args[0] = result;
+            event.addr = result;
             send::<true, _>(ctx, &mut event, none, counter::CALLS_RING_FULL)
         }
         kind::BRK => {
-            event.args[0] = result;
+            event.addr = result;
             send::<false, _>(ctx, &mut event, none, counter::CALLS_RING_FULL)
         }
         kind::MREMAP => {
-            event.args[3] = result;
+            event.args[2] = result;
             send::<false, _>(ctx, &mut event, none, counter::CALLS_RING_FULL)
         }
         _ => send_plain(&event, counter::CALLS_RING_FULL),

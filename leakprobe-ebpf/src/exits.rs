@@ -22,7 +22,8 @@ fn record(kind: u32) -> u32 {
     let Some(tid) = target_tid() else { return 0 };
     // SAFETY: the helper takes no pointer.
     let time_ns = unsafe { bpf_ktime_get_ns() };
-    let event = Event { kind, tid, time_ns, entered_ns: time_ns, args: [0; 4], stack_weight: 0, arg4_low: 0 };
+    let event =
+        Event { kind, tid, time_ns, addr: 0, stack_weight: 0, low_arg: 0, entered_ns: time_ns, args: [0; 3] };
     if let Err(slot) = send_plain(&event, counter::EXITS_RING_FULL) {
         count(slot);
     }

@@ -51,10 +51,11 @@ fn try_fault(ctx: &RawTracePointContext, kind: u32) -> Result<(), u32> {
         kind,
         tid,
         time_ns,
-        entered_ns: time_ns,
-        args: [fault_addr, 0, error_code, 0],
+        addr: fault_addr,
         stack_weight: 0,
-        arg4_low: 0,
+        low_arg: error_code as u32,
+        entered_ns: time_ns,
+        args: [0; 3],
     };
     if kind == kind::FAULT_USER {
         return send::<true, _>(ctx, &mut event, regs, counter::FAULTS_RING_FULL);

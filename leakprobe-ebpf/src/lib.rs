@@ -8,25 +8,25 @@
 
 /// Kinds of [`Event`]. Zero is none of them.
 pub mod kind {
-    /// A page fault taken in user mode. `args`: address, instruction pointer, hardware error code.
+    /// A page fault taken in user mode. `addr`: what was touched; `low_arg`: the hardware's error code.
     pub const FAULT_USER: u32 = 1;
-    /// A page fault the kernel took on the process's behalf, in read(2) for example. `args` as above.
+    /// A page fault the kernel took on the process's behalf, in read(2) for example. Fields as above.
     pub const FAULT_KERNEL: u32 = 2;
-    /// mmap(2) succeeded. `args`: result, length, protection, flags; `arg4_low`: file descriptor.
+    /// mmap(2) succeeded. `addr`: its result; `args`: length, protection, flags; `low_arg`: file descriptor.
     pub const MMAP: u32 = 3;
-    /// munmap(2) succeeded. `args`: address, length.
+    /// munmap(2) succeeded. `addr`; `args`: length.
     pub const MUNMAP: u32 = 4;
-    /// mremap(2) succeeded. `args`: old address, old length, new length, result.
+    /// mremap(2) succeeded. `addr`: the old address; `args`: old length, new length, result.
     pub const MREMAP: u32 = 5;
-    /// brk(2) succeeded. `args`: the new break.
+    /// brk(2) succeeded. `addr`: the new break.
     pub const BRK: u32 = 6;
-    /// madvise(2) succeeded. `args`: address, length, advice.
+    /// madvise(2) succeeded. `addr`; `args`: length, advice.
     pub const MADVISE: u32 = 7;
-    /// mprotect(2) succeeded. `args`: address, length, protection.
+    /// mprotect(2) succeeded. `addr`; `args`: length, protection.
     pub const MPROTECT: u32 = 8;
-    /// A thread of the process exited. `args`: none.
+    /// A thread of the process exited. No arguments.
     pub const THREAD_EXIT: u32 = 9;
-    /// The process replaced itself by execve(2): every address from before is void. `args`: none.
+    /// The process replaced itself by execve(2): every address from before is void. No arguments.
     pub const EXEC: u32 = 10;
 }
 
@@ -56,7 +56,8 @@ pub mod counter {
     pub const SLOTS: u32 = 10;
 }
 
-/// One thing that happened to the process's memory. 64 bytes.
+/// One thing that happened to the process's memory. 64 bytes; a fault without a stack is cut to the first
+/// [`FAULT_BYTES`], since faults come by the million and what follows says nothing of them.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Event {
@@ -66,15 +67,17 @@ pub struct Event {
     pub tid: u32,
     /// CLOCK_MONOTONIC when it was recorded, in nanoseconds: for system calls, on their return.
     pub time_ns: u64,
+    /// The address it is about, by kind.
+    pub addr: u64,
+    /// How many events this one's stack stands for; 0 where no stack follows.
+    pub stack_weight: u32,
+    /// By kind: the low half of an argument of which nobody needs more.
+    pub low_arg: u32,
     /// When the system call was entered, in nanoseconds; `time_ns` for everything else. What an unmap
     /// removed, it removed after this moment: pages touched later than it may be new.
     pub entered_ns: u64,
     /// By kind.
-    pub args: [u64; 4],
-    /// How many events this one's stack stands for; 0 where no stack follows.
-    pub stack_weight: u32,
-    /// Fifth argument, by kind: truncated to its low half, which is all that its users need.
-    pub arg4_low: u32,
+    pub args: [u64; 3],
 }
 
 /// Most return addresses in a list of frames.
@@ -129,6 +132,8 @@ pub struct Stack {
     pub chain: [ChainLink; MAX_FRAMES],
 }
 
+/// Length of a fault without a stack: the event up to where system calls' fields begin.
+pub const FAULT_BYTES: usize = core::mem::offset_of!(Event, entered_ns);
 /// Length of an event.
 pub const EVENT_BYTES: usize = size_of::<Event>();
 /// Length of an event with registers and frames.
@@ -158,7 +163,7 @@ pub struct PendingCall {
     pub args: [u64; 5],
 }
 
-/// Bytes of the ring buffer: some 100,000 events without stacks.
+/// Bytes of the ring buffer: some 200,000 faults without stacks.
 pub const RING_BYTES: u32 = 8 << 20;
 /// User space is woken early once so many bytes wait; before that, its own timer finds them.
 pub const RING_WAKE_BYTES: u64 = RING_BYTES as u64 / 8;
@@ -167,7 +172,7 @@ pub const RING_BUSY_BYTES: u64 = RING_BYTES as u64 / 2;
 /// System calls of the process that may be under way at once.
 pub const PENDING_CALLS: u32 = 16_384;
 
-const _: () = assert!(EVENT_BYTES == 64);
+const _: () = assert!(EVENT_BYTES == 64 && FAULT_BYTES == 32);
 const _: () = assert!(size_of::<ChainLink>() == 16);
 const _: () = assert!(size_of::<Stack>() == 56 + 512 + 4096 + 2048 + 1024);
 const _: () = assert!(size_of::<Settings>() == 8 && size_of::<PendingCall>() == 48);

@@ -2,7 +2,7 @@
 //! were not: a mismatch between the two halves must be a counted error, not garbage in the ledger.
 
 use leakprobe_ebpf::{
-    CALLER_COPY_BYTES, EVENT_BYTES, MAX_FRAMES, STACK_COPY_BYTES, STACK_FRAMES_ONLY_BYTES,
+    CALLER_COPY_BYTES, EVENT_BYTES, FAULT_BYTES, MAX_FRAMES, STACK_COPY_BYTES, STACK_FRAMES_ONLY_BYTES,
     STACK_NATIVE_BYTES, STACK_WHOLE_BYTES, Stack, kind,
 };
 
@@ -165,14 +165,20 @@ impl<'a> RawStack<'a> {
 
 /// Decodes one record; `None` where it is not one of ours.
 pub fn decode(bytes: &[u8]) -> Option<Event<'_>> {
-    let lengths = [EVENT_BYTES, STACK_FRAMES_ONLY_BYTES, STACK_NATIVE_BYTES, STACK_WHOLE_BYTES];
+    let lengths = [FAULT_BYTES, EVENT_BYTES, STACK_FRAMES_ONLY_BYTES, STACK_NATIVE_BYTES, STACK_WHOLE_BYTES];
     if !lengths.contains(&bytes.len()) {
         return None;
     }
     use leakprobe_ebpf::Event as Wire;
     let arg = |index: usize| word(bytes, std::mem::offset_of!(Wire, args) + 8 * index);
     let kind = half_word(bytes, std::mem::offset_of!(Wire, kind));
-    let what = decode_what(kind, [arg(0), arg(1), arg(2), arg(3)])?;
+    let is_fault = kind == kind::FAULT_USER || kind == kind::FAULT_KERNEL;
+    if bytes.len() == FAULT_BYTES && !is_fault {
+        return None;
+    }
+    let addr = word(bytes, std::mem::offset_of!(Wire, addr));
+    let what = decode_what(kind, [addr, arg(0), arg(1), arg(2)])?;
+    let time_ns = word(bytes, std::mem::offset_of!(Wire, time_ns));
     let stack_weight = half_word(bytes, std::mem::offset_of!(Wire, stack_weight));
     let has_stack = bytes.len() > EVENT_BYTES;
     if has_stack != (stack_weight > 0) {
@@ -180,10 +186,10 @@ pub fn decode(bytes: &[u8]) -> Option<Event<'_>> {
     }
     Some(Event {
         what,
-        time_ns: word(bytes, std::mem::offset_of!(Wire, time_ns)),
-        entered_ns: word(bytes, std::mem::offset_of!(Wire, entered_ns)),
+        time_ns,
+        entered_ns: if is_fault { time_ns } else { word(bytes, std::mem::offset_of!(Wire, entered_ns)) },
         stack_weight,
-        stack: has_stack.then_some(RawStack { bytes: &bytes[EVENT_BYTES..] }),
+        stack: has_stack.then(|| RawStack { bytes: &bytes[EVENT_BYTES..] }),
     })
 }
 
@@ -226,8 +232,9 @@ mod tests {
         let mut bytes = vec![0; len_bytes];
         bytes[..4].copy_from_slice(&kind.to_le_bytes());
         bytes[8..16].copy_from_slice(&7u64.to_le_bytes());
-        for (index, arg) in args.iter().enumerate() {
-            bytes[24 + 8 * index..32 + 8 * index].copy_from_slice(&arg.to_le_bytes());
+        let offsets = [16, 40, 48, 56]; // the address, then the arguments
+        for (offset, arg) in offsets.into_iter().zip(args).filter(|(offset, _)| *offset < len_bytes) {
+            bytes[offset..offset + 8].copy_from_slice(&arg.to_le_bytes());
         }
         bytes
     }
@@ -242,16 +249,23 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_is_cut_and_nothing_else_is() {
+        let fault = decode(&record(kind::FAULT_USER, [0x7123, 0, 0, 0], FAULT_BYTES)).map(|event| event.what);
+        assert_eq!(fault, Some(What::Fault { addr: 0x7123, by_kernel: false }));
+        assert!(decode(&record(kind::MUNMAP, [0x7000, 1, 0, 0], FAULT_BYTES)).is_none());
+    }
+
+    #[test]
     fn a_weight_without_a_stack_is_refused() {
         let mut bytes = record(kind::FAULT_USER, [1, 2, 3, 4], EVENT_BYTES);
-        bytes[56] = 1;
+        bytes[24] = 1;
         assert!(decode(&bytes).is_none());
     }
 
     #[test]
     fn the_chain_reads_as_memory() {
         let mut bytes = record(kind::FAULT_USER, [1, 2, 3, 4], STACK_WHOLE_BYTES);
-        bytes[56] = 1;
+        bytes[24] = 1;
         let chain = EVENT_BYTES + std::mem::offset_of!(Stack, chain);
         let count = EVENT_BYTES + std::mem::offset_of!(Stack, chain_count);
         bytes[count] = 2;
@@ -267,8 +281,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn garbage_never_panics(mut bytes in proptest::collection::vec(any::<u8>(), STACK_WHOLE_BYTES), length in 0usize..5, addr: u64) {
-            let lengths = [EVENT_BYTES, STACK_FRAMES_ONLY_BYTES, STACK_NATIVE_BYTES, STACK_WHOLE_BYTES, 17];
+        fn garbage_never_panics(mut bytes in proptest::collection::vec(any::<u8>(), STACK_WHOLE_BYTES), length in 0usize..6, addr: u64) {
+            let lengths = [FAULT_BYTES, EVENT_BYTES, STACK_FRAMES_ONLY_BYTES, STACK_NATIVE_BYTES, STACK_WHOLE_BYTES, 17];
             bytes.truncate(lengths[length]);
             if let Some(stack) = decode(&bytes).and_then(|event| event.stack) {
                 prop_assert!(stack.frames().count() <= MAX_FRAMES);

@@ -116,8 +116,8 @@ pub struct Watched {
 /// Probes that are attached, until this is dropped or the process dies, however it dies: they hang on
 /// file descriptors of ours and are never pinned.
 pub struct Tracer {
-    // Dropping it detaches and unloads.
-    _ebpf: Ebpf,
+    /// Dropping it detaches and unloads.
+    ebpf: Ebpf,
     ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, u64>,
     settings: Array<MapData, Settings>,
@@ -155,10 +155,10 @@ impl Tracer {
             faults_at_last_tick: 0,
             faults_per_second: 0.0,
             last_tick: Instant::now(),
-            _ebpf: ebpf,
+            ebpf,
         };
         tracer.set_period(FIRST_STACK_PERIOD);
-        tracer.probes = probes::attach(&mut tracer._ebpf)?;
+        tracer.probes = probes::attach(&mut tracer.ebpf)?;
         tracer.last_tick = Instant::now();
         Ok(tracer)
     }
@@ -218,6 +218,7 @@ impl Tracer {
         for (slot, cause) in LOSSES {
             lost.push(LostRow { cause, count: self.count(slot)? });
         }
+        lost.push(LostRow { cause: "probes_busy", count: probes::missed_runs(&self.ebpf) });
         lost.push(LostRow { cause: "records_undecodable", count: recording.undecodable() });
         lost.push(LostRow { cause: "stacks_table_full", count: recording.stacks_refused() });
         Ok(Tracing {

@@ -1,5 +1,7 @@
 //! The tracepoint backend: which program hangs on which tracepoint.
 
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
 use aya::programs::{Program, ProgramError, RawTracePoint, TracePoint};
 use aya::{Ebpf, EbpfError};
 
@@ -39,6 +41,20 @@ pub fn attach(ebpf: &mut Ebpf) -> Result<Vec<Probe>, AttachError> {
         }
     }
     Ok(probes)
+}
+
+/// How often the kernel skipped a program since it ran on that processor already (`recursion_misses` in
+/// /proc/PID/fdinfo; Linux 5.12). Left out is the probe on kernel-mode faults: it interrupts itself when
+/// its own capture of a stack takes a fault, and those are none of the target's.
+pub fn missed_runs(ebpf: &Ebpf) -> u64 {
+    let others = ebpf.programs().filter(|(name, _)| *name != "fault_kernel");
+    others.filter_map(|(_, program)| missed_runs_of(program)).sum()
+}
+
+fn missed_runs_of(program: &Program) -> Option<u64> {
+    let fd = program.fd().ok()?.as_fd().as_raw_fd();
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
 }
 
 /// Whether the kernel has `bpf_task_pt_regs` (Linux 5.15) and its own BTF, which the verifier needs for it.
