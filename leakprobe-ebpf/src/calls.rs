@@ -101,6 +101,9 @@ fn try_exit(ctx: &TracePointContext, kind: u32) -> Result<(), u32> {
 /// Errors are the results from -4095 to -1; brk has none and returns the old break where it did nothing.
 #[inline(always)]
 fn succeeded(kind: u32, call: &PendingCall, result: u64) -> bool {
+    if (kind == kind::MADVISE || kind == kind::MPROTECT) && call.args[1] == 0 {
+        return false; // succeeds, and does nothing
+    }
     if kind == kind::BRK {
         return call.args[0] != 0 && result == call.args[0];
     }

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::time::SystemTime;
 
+use crate::address::AddrRange;
 use crate::attribute::growth::{RawCallSite, call_sites, claims_from_stacks, new_pages};
 use crate::attribute::ledger::{Ledger, Owners};
-use crate::claim::{Claim, Component};
+use crate::claim::{Claim, Component, Evidence};
 use crate::look::Look;
 use crate::report::{CallSite, ComponentRow, Frame, Rss, SMALLER_SITES, ThreadRow, Unaccounted};
 use crate::runtimes::code::CodeRoles;
+use crate::runtimes::threads::ThreadStack;
 use crate::snapshot::{Residency, Snapshot};
 use crate::symbolize::Symbolizer;
 use crate::trace::recording::Recording;
@@ -43,6 +45,9 @@ pub fn draw_up(
         let owners = Owners::weigh(&claims);
         claims.extend(claims_from_stacks(&end.snapshot, &owners, recording, &|addr| roles.at(addr)));
     }
+    // Where a structure could not be read at the end, what it was at the start is the best guess left.
+    let carried = start.iter().flat_map(|start| &start.claims);
+    claims.extend(carried.map(|claim| Claim { evidence: claim.evidence.min(Evidence::Neighbour), ..*claim }));
     let owners = Owners::weigh(&claims);
     let start_ledger = start.map(|start| {
         let both: Vec<Claim> = claims.iter().chain(&start.claims).copied().collect();
@@ -144,14 +149,18 @@ impl Account {
 
     /// Threads with the resident bytes of their stacks.
     pub fn threads(&self, end: &Look) -> Vec<ThreadRow> {
-        let resident = |range: &crate::address::AddrRange| -> u64 {
-            let runs = end.snapshot.runs.iter().filter(|run| run.residency != Residency::Swapped);
-            runs.filter_map(|run| run.range.intersection(range)).map(|common| common.len_bytes()).sum()
+        let runs = &end.snapshot.runs;
+        let resident = |range: &AddrRange| -> u64 {
+            let first = runs.partition_point(|run| run.range.end_addr <= range.start_addr);
+            let common = runs[first..].iter().map_while(|run| Some((run, run.range.intersection(range)?)));
+            let resident = common.filter(|(run, _)| run.residency != Residency::Swapped);
+            resident.map(|(_, common)| common.len_bytes()).sum()
         };
+        let stacks: HashMap<i32, &ThreadStack> = end.stacks.iter().map(|stack| (stack.tid, stack)).collect();
         let threads = end.snapshot.threads.iter();
         threads
             .map(|thread| {
-                let stack = end.stacks.iter().find(|stack| stack.tid == thread.ns_tid);
+                let stack = stacks.get(&thread.ns_tid);
                 ThreadRow {
                     tid: thread.tid,
                     comm: thread.comm.clone(),

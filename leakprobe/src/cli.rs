@@ -95,12 +95,19 @@ impl Arguments {
     }
 }
 
+/// Nobody looks for longer at once, and a clock must be able to hold the end.
+const MAX_DURATION: Duration = Duration::from_secs(24 * 3600);
+
 /// A bare number is seconds.
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string());
+    let duration = match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?,
+        Err(_) => humantime::parse_duration(text).map_err(|error| format!("{error}; try 10s, 2m or 0"))?,
+    };
+    if duration > MAX_DURATION {
+        return Err("longer than a day: try 10s, 2m or 0".to_owned());
     }
-    humantime::parse_duration(text).map_err(|error| format!("{error}; try 10s, 2m or 0"))
+    Ok(duration)
 }
 
 #[cfg(test)]
@@ -120,6 +127,7 @@ mod tests {
         assert_eq!(parse_duration("1.5"), Ok(Duration::from_millis(1500)));
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
         assert!(parse_duration("-1").is_err() && parse_duration("soon").is_err());
+        assert!(parse_duration("1e19").is_err() && parse_duration("25h").is_err());
     }
 
     #[test]

@@ -154,6 +154,8 @@ async fn watch_window(
         watch::watch(target, &mut tracer, &mut recording, unwinder, request.duration, tell).await?;
     let end = if ended == End::Exec { None } else { look(target, modules, runtimes)? };
     tracer.drain(&mut recording, |stack| unwinder.unwind(stack));
+    let ended = if recording.exec_seen() { End::Exec } else { ended };
+    let end = end.filter(|_| ended != End::Exec);
     let ended_early = end.is_none();
     let end = end.unwrap_or_else(|| Look {
         snapshot: last_known::snapshot(&start.snapshot, &recording),

@@ -3,6 +3,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
@@ -12,6 +14,8 @@ use leakprobe::target::TargetError;
 use leakprobe::trace::AttachError;
 use leakprobe::watch::Progress;
 use leakprobe::{Request, run};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 mod progress;
 
@@ -32,6 +36,9 @@ struct NoOutput {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Err(error) = a_second_interrupt_exits() {
+        let _ = writeln!(io::stderr(), "leakprobe: ^C will only end the window: {error}");
+    }
     if arguments.verbose {
         progress::log_to_stderr();
     }
@@ -44,6 +51,17 @@ fn main() -> ExitCode {
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// The first ^C ends the window; the second one ends leakprobe, whatever it is busy with.
+fn a_second_interrupt_exits() -> io::Result<()> {
+    for signal in [SIGINT, SIGTERM] {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        // In this order: the first signal finds the flag still down.
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&interrupted))?;
+        flag::register(signal, interrupted)?;
+    }
+    Ok(())
 }
 
 fn look_and_report(arguments: &Arguments) -> Result<()> {
@@ -59,12 +77,12 @@ fn look_and_report(arguments: &Arguments) -> Result<()> {
         pid: arguments.pid(),
         duration: arguments.duration,
         verbose: arguments.verbose,
-        arguments: std::env::args().skip(1).collect(),
+        arguments: std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect(),
     };
     let mut shown = progress::Line::new(arguments.quiet);
     let outcome = runtime.block_on(run(&request, &mut |progress: Progress| shown.show(progress)));
     shown.clear();
-    let outcome = outcome?;
+    let outcome = outcome.inspect_err(|_| remove_if_empty(arguments, output.as_ref()))?;
     write_report(arguments, &outcome.report, output)
 }
 
@@ -94,6 +112,14 @@ fn write_report(arguments: &Arguments, report: &Report, output: Option<File>) ->
     report::write(report, format, &style, &mut out)
         .and_then(|()| out.flush())
         .with_context(|| format!("write {path}"))
+}
+
+/// A run that failed leaves no report, so not an empty one either.
+fn remove_if_empty(arguments: &Arguments, output: Option<&File>) {
+    let is_empty_file = |file: &File| file.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0);
+    if let (Some(path), true) = (&arguments.output, output.is_some_and(is_empty_file)) {
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 /// Pipes and devices cannot be emptied, and need not be.

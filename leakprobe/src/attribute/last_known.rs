@@ -22,8 +22,10 @@ pub fn snapshot(start: &Snapshot, recording: &Recording) -> Snapshot {
         .map(|run| run.range.start_addr..run.range.end_addr)
         .collect();
     let mut usages = start.usages.clone();
+    let mut covered: RangeSet<u64> =
+        usages.iter().map(|usage| usage.region.range.start_addr..usage.region.range.end_addr).collect();
     for (range, mapping) in recording.mappings() {
-        add_mapping(&mut usages, range, mapping);
+        add_mapping(&mut usages, &mut covered, range, mapping);
     }
     usages.sort_by_key(|usage| usage.region.range);
     let mut runs = start.runs.clone();
@@ -52,13 +54,15 @@ pub fn gap() -> Gap {
 }
 
 /// Adds the parts of a new mapping that no known VMA covers.
-fn add_mapping(usages: &mut Vec<RegionUsage>, range: AddrRange, mapping: &Mapping) {
-    let mut covered = RangeSet::new();
-    for usage in usages.iter() {
-        covered.insert(usage.region.range.start_addr..usage.region.range.end_addr);
-    }
+fn add_mapping(
+    usages: &mut Vec<RegionUsage>,
+    covered: &mut RangeSet<u64>,
+    range: AddrRange,
+    mapping: &Mapping,
+) {
     let span = range.start_addr..range.end_addr;
     let new: Vec<_> = covered.gaps(&span).collect();
+    covered.insert(span);
     for part in new {
         let Some(range) = AddrRange::new(part.start, part.end) else { continue };
         let is_file = mapping.flags & ANONYMOUS_FLAG == 0 && mapping.flags != 0;

@@ -1,7 +1,8 @@
 //! Which pages are resident: the PAGEMAP_SCAN request of Linux 6.7, else /proc/PID/pagemap itself.
 //!
 //! The surprise: a page that was only ever read is mapped to the shared page of zeroes. The page map
-//! calls it present, but RSS does not count it, so neither do we.
+//! calls it present, but RSS does not count it, so neither do we. Without PAGEMAP_SCAN it cannot be told
+//! from others, and shows as a negative residual; nor can huge pages.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -35,7 +36,7 @@ pub struct PageRun {
 
 /// Regions taken from the kernel at a time.
 const SCAN_REGIONS: usize = 2048;
-/// Without PAGEMAP_SCAN, a VMA longer than this is not read: 8 bytes a page of mostly nothing.
+/// Without PAGEMAP_SCAN, no more address space than this is read: 8 bytes a page of mostly nothing.
 const MAX_LINEAR_BYTES: u64 = 256 << 30;
 const LINEAR_PAGES: usize = 16_384;
 
@@ -100,20 +101,27 @@ pub fn read(pagemap: &File, usages: &[RegionUsage]) -> (Vec<PageRun>, Vec<Gap>) 
     let mut runs = Vec::new();
     let mut gaps = Vec::new();
     let mut can_scan = true;
+    let mut linear_bytes = 0;
     for usage in usages.iter().filter(|usage| usage.rss_bytes + usage.swap_bytes > 0 && !usage.hugetlb) {
         let range = usage.region.range;
+        let read_before = runs.len();
         if can_scan {
             match scan(pagemap, range, &mut runs) {
                 Err(Errno::NOTTY | Errno::INVAL) => can_scan = false,
                 Err(Errno::SRCH) => break, // the address space is gone
-                Err(errno) => gaps.push(gap(usage, &errno.to_string())),
+                Err(errno) => {
+                    runs.truncate(read_before);
+                    gaps.push(gap(usage, &errno.to_string()));
+                    continue;
+                }
                 Ok(()) => continue,
             }
         }
-        if range.len_bytes() > MAX_LINEAR_BYTES {
+        linear_bytes += range.len_bytes();
+        if linear_bytes > MAX_LINEAR_BYTES {
             gaps.push(gap(
                 usage,
-                "too long to read page by page, and this kernel has no PAGEMAP_SCAN (Linux 6.7)",
+                "too much to read page by page, and this kernel has no PAGEMAP_SCAN (Linux 6.7)",
             ));
         } else if let Err(error) = read_linear(pagemap, range, &mut runs) {
             gaps.push(gap(usage, &error.to_string()));

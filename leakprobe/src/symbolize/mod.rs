@@ -10,7 +10,8 @@ use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer as Blazes
 use serde::Serialize;
 
 use crate::runtimes::go::code::GoCode;
-use crate::target::modules::Module;
+use crate::target::elf::Symbol;
+use crate::target::modules::{FileId, Module};
 
 /// A frame of a stack.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -29,19 +30,24 @@ pub struct Frame {
     pub inlined: bool,
 }
 
+/// Sections by which a file names another one with its debug information.
+const DEBUG_LINKS: [&str; 2] = [".gnu_debuglink", ".gnu_debugaltlink"];
+
 /// Names the code of one process.
 pub struct Symbolizer<'a> {
     modules: &'a [Module],
     go: Option<GoCode<'a>>,
     blazesym: Blazesym,
     named: HashMap<u64, Vec<Frame>>,
+    /// Functions of the files that blazesym names nothing in, by address.
+    exported: HashMap<FileId, Vec<Symbol>>,
 }
 
 impl<'a> Symbolizer<'a> {
     /// Nothing is read before it is asked for.
     pub fn new(modules: &'a [Module], go: Option<GoCode<'a>>) -> Self {
         let blazesym = Blazesym::builder().enable_auto_reload(false).enable_inlined_fns(true).build();
-        Self { modules, go, blazesym, named: HashMap::new() }
+        Self { modules, go, blazesym, named: HashMap::new(), exported: HashMap::new() }
     }
 
     /// The frames of a stack, innermost first. `addrs` are addresses inside the instructions.
@@ -57,8 +63,8 @@ impl<'a> Symbolizer<'a> {
         frames
     }
 
-    fn name(&self, addr: u64) -> Vec<Frame> {
-        let module = self.modules.iter().find(|module| module.span.contains(addr));
+    fn name(&mut self, addr: u64) -> Vec<Frame> {
+        let module = self.modules.iter().find(|module| module.has_code_at(addr));
         let bare =
             Frame { module: module.map(|module| module.path.clone()), address: addr, ..Frame::default() };
         let Some(module) = module else { return vec![bare] };
@@ -66,14 +72,32 @@ impl<'a> Symbolizer<'a> {
         if let Some(frames) = by_go.filter(|frames| !frames.is_empty()) {
             return frames;
         }
-        self.name_native(module, &bare).unwrap_or_else(|| vec![bare])
+        self.name_native(module, &bare).unwrap_or_else(|| vec![self.name_exported(module, bare)])
+    }
+
+    /// By the function that a stripped library exports there: a name without a line is better than none.
+    fn name_exported(&mut self, module: &'a Module, bare: Frame) -> Frame {
+        let exported = self.exported.entry(module.file_id).or_insert_with(|| {
+            let mut symbols = module.elf.symbols(|_| true).unwrap_or_default();
+            symbols.retain(|symbol| symbol.len_bytes > 0);
+            symbols.sort_by_key(|symbol| symbol.svma);
+            symbols
+        });
+        let svma = bare.address.wrapping_sub(module.load_bias);
+        let before = exported.partition_point(|symbol| symbol.svma <= svma);
+        let found = before.checked_sub(1).map(|last| &exported[last]);
+        let found = found.filter(|symbol| svma - symbol.svma < symbol.len_bytes);
+        Frame { function: found.map(|symbol| symbol.name.clone()), ..bare }
     }
 
     fn name_native(&self, module: &Module, bare: &Frame) -> Option<Vec<Frame>> {
         // Go's linker drops the debug information of the C++ it links: only the symbol table helps there,
         // and reading all of Go's debug information to learn that would cost more than the rest.
         let is_go = module.is_exe && self.go.is_some() && module.elf.section(".eh_frame").is_none();
-        let source = Source::Elf(Elf { debug_syms: !is_go, ..Elf::new(module.open_path()) });
+        let is_linked = DEBUG_LINKS.iter().any(|section| module.elf.section(section).is_some());
+        // A link may name anything, and we open it as root: followed only from the host's own files.
+        let debug_syms = !is_go && (!is_linked || module.is_the_hosts());
+        let source = Source::Elf(Elf { debug_syms, ..Elf::new(module.open_path()) });
         let svma = bare.address.wrapping_sub(module.load_bias);
         match self.blazesym.symbolize_single(&source, Input::VirtOffset(svma)).ok()? {
             Symbolized::Sym(symbol) => Some(frames_of(&symbol, bare)),

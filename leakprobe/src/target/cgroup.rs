@@ -1,7 +1,7 @@
 //! The target's cgroup: its path, the container it stands for, and what its memory controller charges.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ pub struct Cgroup {
 pub struct CgroupMemory {
     /// Charged now.
     pub current: Option<u64>,
-    /// The limit; null where there is none.
+    /// The lowest limit of it and of the cgroups above it; null where there is none.
     pub limit: Option<u64>,
     /// Page cache.
     pub file: Option<u64>,
@@ -64,13 +64,17 @@ pub fn memory(cgroup: &Cgroup) -> Option<CgroupMemory> {
     let (current, limit, kernel) = if cgroup.unified {
         ("memory.current", "memory.max", "kernel")
     } else {
-        ("memory.usage_in_bytes", "memory.limit_in_bytes", "kernel_stack")
+        ("memory.usage_in_bytes", "memory.limit_in_bytes", "total_kernel")
     };
+    // What binds is the lowest limit on the way up: a pod's is on its parent.
+    let above = directory.ancestors().take_while(|place| *place != Path::new("/sys/fs/cgroup"));
+    let limits =
+        above.filter_map(|place| fs::read_to_string(place.join(limit)).ok()?.trim().parse::<u64>().ok());
     let stat = read("memory.stat").unwrap_or_default();
     let file = if cgroup.unified { "file" } else { "total_cache" };
     Some(CgroupMemory {
         current: Some(number(current)?),
-        limit: number(limit).filter(|limit| *limit < NO_LIMIT_BYTES),
+        limit: limits.filter(|limit| *limit < NO_LIMIT_BYTES).min(),
         file: stat_value(&stat, file),
         kernel: stat_value(&stat, kernel),
     })

@@ -14,7 +14,7 @@ use object::{Endianness, Object as _, ObjectSection as _, ReadCache, ReadRef as 
 use crate::address::AddrRange;
 
 /// No section or string table of a real program is longer; a longer one is hostile or broken.
-const MAX_SECTION_BYTES: u64 = 1 << 30;
+const MAX_SECTION_BYTES: u64 = 256 << 20;
 
 /// A `PT_LOAD` segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,16 +161,26 @@ impl ElfFile {
         self.section(".symtab").is_some()
     }
 
-    /// What is added to the file's addresses when its page at `file_offset` is mapped at `start_addr`.
-    /// `None` where no segment holds that offset.
+    /// What is added to the file's addresses when its page at `file_offset` is mapped executable at
+    /// `start_addr`. `None` where no executable segment holds that offset.
     pub fn load_bias(&self, start_addr: u64, file_offset: u64) -> Option<u64> {
-        let segment = self.segments.iter().find(|segment| {
+        // Linkers let a page of the file belong to two segments; the caller's region is executable.
+        let segment = self.segments.iter().filter(|segment| segment.executable).find(|segment| {
             let first_page_offset = segment.file_offset & !(crate::address::PAGE_BYTES - 1);
             let end_offset = segment.file_offset.saturating_add(segment.file_bytes);
             (first_page_offset..end_offset).contains(&file_offset)
         })?;
         let page_svma = segment.svma.wrapping_sub(segment.file_offset).wrapping_add(file_offset);
         Some(start_addr.wrapping_sub(page_svma))
+    }
+
+    /// From the first to the last page of the segments when the file is loaded with `load_bias`.
+    pub fn span(&self, load_bias: u64) -> Option<AddrRange> {
+        let start_svma = self.segments.iter().map(|segment| segment.svma).min()?;
+        let end_svma =
+            self.segments.iter().map(|segment| segment.svma.saturating_add(segment.memory_bytes)).max()?;
+        let start_addr = load_bias.wrapping_add(start_svma);
+        AddrRange::with_len(start_addr, end_svma.checked_sub(start_svma)?)?.touched_pages()
     }
 
     /// The addresses of the segments' .bss when the file is loaded with `load_bias`.

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -16,12 +17,15 @@ use crate::claim::Gap;
 /// No process maps more executable files than this; one that does gets the first ones symbolized.
 const MAX_MODULES: usize = 4096;
 
+/// Device (major, minor) and inode.
+pub type FileId = ((u32, u32), u64);
+
 /// An ELF file mapped into the target.
 pub struct Module {
     /// The path as the target sees it, to show.
     pub path: String,
     /// Device and inode: what tells files apart.
-    pub file_id: ((u32, u32), u64),
+    pub file_id: FileId,
     /// Its headers, sections and symbols.
     pub elf: ElfFile,
     /// What is added to its stated addresses in the process.
@@ -47,6 +51,22 @@ impl Module {
                 AddrRange::with_len(self.load_bias.wrapping_add(segment.svma), segment.memory_bytes)
             })
             .collect()
+    }
+
+    /// Whether one of its executable segments is mapped there.
+    pub fn has_code_at(&self, addr: u64) -> bool {
+        self.span.contains(addr) && self.code_ranges().iter().any(|range| range.contains(addr))
+    }
+
+    /// Whether it is the very file the host has under that path, and only the host's root could write it:
+    /// not a container's, and not one that somebody prepared for us.
+    pub fn is_the_hosts(&self) -> bool {
+        let (Ok(ours), Ok(theirs)) = (std::fs::metadata(&self.path), self.file.metadata()) else {
+            return false;
+        };
+        (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())
+            && theirs.uid() == 0
+            && theirs.mode() & 0o022 == 0
     }
 
     /// The last part of the path.
@@ -85,7 +105,11 @@ fn open(target: &Target, regions: &[Region], region: &Region) -> Result<Module> 
     let same = |other: &&Region| (other.device, other.inode) == (region.device, region.inode);
     let start_addr = regions.iter().filter(same).map(|other| other.range.start_addr).min();
     let end_addr = regions.iter().filter(same).map(|other| other.range.end_addr).max();
-    let span = AddrRange::new(start_addr.unwrap_or(0), end_addr.unwrap_or(0)).context("an empty mapping")?;
+    let mapped =
+        AddrRange::new(start_addr.unwrap_or(0), end_addr.unwrap_or(0)).context("an empty mapping")?;
+    // A program may map its own file a second time, as data, far from its code.
+    let span =
+        elf.span(load_bias).and_then(|span| span.intersection(&mapped)).context("no segment is mapped")?;
     Ok(Module {
         path: region.path().to_owned(),
         file_id: (region.device, region.inode),

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -236,12 +236,17 @@ impl Target {
     pub fn open_mapped(&self, region: &Region) -> Result<File> {
         let range = region.range;
         let name = format!("map_files/{:x}-{:x}", range.start_addr, range.end_addr);
-        let file = open_file(self.directory.as_fd(), &name)
-            .or_else(|_| open_file(self.directory.as_fd(), &format!("root{}", region.path())))
+        let file = open_regular(self.directory.as_fd(), &name, None)
+            .or_else(|_| {
+                let root = self.open_root()?;
+                open_regular(root.as_fd(), region.path(), Some(region.inode))
+            })
             .with_context(|| format!("open {} of process {}", region.name, self.pid()))?;
-        let meta = file.metadata().with_context(|| format!("stat {}", region.name))?;
-        anyhow::ensure!(meta.is_file(), "{} is not a regular file", region.name);
         Ok(file)
+    }
+
+    fn open_root(&self) -> Result<OwnedFd, Errno> {
+        openat(&self.directory, "root", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
     }
 
     fn read(&self, name: &str) -> io::Result<String> {
@@ -263,6 +268,23 @@ fn raw(fd: &OwnedFd) -> i32 {
 fn open_file(directory: BorrowedFd<'_>, name: &str) -> Result<File, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     openat(directory, name, flags, Mode::empty()).map(File::from)
+}
+
+/// Opens a regular file and nothing else: looked at first, through a descriptor that opens nothing, for
+/// opening a device or a pipe may have effects. `inode` is given for a path that the target names: it is
+/// followed inside its own root only, and must lead to that very file.
+fn open_regular(directory: BorrowedFd<'_>, name: &str, inode: Option<u64>) -> Result<File, Errno> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let found = match inode {
+        None => openat(directory, name, flags, Mode::empty())?,
+        Some(_) => openat2(directory, name, flags, Mode::empty(), ResolveFlags::IN_ROOT)?,
+    };
+    let stat = fstat(&found)?;
+    let is_same = inode.is_none_or(|inode| inode == stat.st_ino);
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || !is_same {
+        return Err(Errno::NOENT);
+    }
+    open_file(rustix::fs::CWD, &format!("/proc/self/fd/{}", raw(&found)))
 }
 
 fn read_file(directory: BorrowedFd<'_>, name: &str) -> io::Result<String> {

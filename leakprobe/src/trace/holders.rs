@@ -1,11 +1,14 @@
 //! Who touched each page last: one small entry a page, in blocks of 64, so that what the table costs
-//! grows with what the target touched and never exceeds it.
+//! grows with what the target touched, up to a limit.
 
 use std::collections::BTreeMap;
 
 use crate::address::{AddrRange, HUGE_PAGE_BYTES, PAGE_BYTES};
 
 const BLOCK_PAGES: u64 = 64;
+/// Blocks kept at most, some 130 MiB of them: 40 GiB touched side by side. Faults that fail leave entries
+/// too, and a target may take as many of those as it likes.
+const MAX_BLOCKS: usize = 160_000;
 /// A fault maps up to 16 pages around it where they are in the page cache already
 /// (Linux `mm/memory.c`, `fault_around_pages`), and folios of anonymous memory may be as large.
 const FAULT_AROUND_BYTES: u64 = 64 << 10;
@@ -39,18 +42,28 @@ impl Slot {
 #[derive(Default)]
 pub struct PageHolders {
     blocks: BTreeMap<u64, Box<[Slot; BLOCK_PAGES as usize]>>,
+    refused: u64,
 }
 
 impl PageHolders {
     /// Notes that the page of `addr` was touched `micros` after the window's start.
     pub fn touch(&mut self, addr: u64, micros: u32, holder: Holder) {
         let page = addr / PAGE_BYTES;
+        if self.blocks.len() >= MAX_BLOCKS && !self.blocks.contains_key(&(page / BLOCK_PAGES)) {
+            self.refused += 1;
+            return;
+        }
         let block = self.blocks.entry(page / BLOCK_PAGES).or_insert_with(|| Box::new([Slot::default(); 64]));
         block[(page % BLOCK_PAGES) as usize] = Slot {
             touched: micros.saturating_add(1),
             stack: holder.stack.map_or(0, |stack| stack + 1),
             weight: holder.weight,
         };
+    }
+
+    /// How many touches found no room.
+    pub fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// Forgets the touches of `range` made before `micros`: later ones came after the unmapping that

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result};
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
-use leakprobe_ebpf::{Settings, counter};
+use leakprobe_ebpf::{FAULT_BYTES, RING_BYTES, Settings, counter};
 use serde::Serialize;
 
 use self::decode::RawStack;
@@ -90,6 +90,11 @@ pub enum AttachError {
         /// The refusal.
         error: String,
     },
+    /// We run in a PID namespace other than the initial one.
+    #[error(
+        "leakprobe runs in a PID namespace of its own, where its probes cannot tell the process from others: run it in the host's (for example `docker run --pid=host`), or take a snapshot with --duration 0"
+    )]
+    InnerPidNamespace,
     /// The kernel lacks something.
     #[error("this kernel cannot run the probes: {error}")]
     KernelLacks {
@@ -140,6 +145,9 @@ impl Tracer {
         if OBJECT.is_empty() {
             return Err(AttachError::NoObject);
         }
+        if in_inner_pid_namespace() {
+            return Err(AttachError::InnerPidNamespace);
+        }
         tracefs::find()?;
         lift_memlock_limit();
         let mut ebpf = load(watched, verbose).map_err(refusal)?;
@@ -174,9 +182,11 @@ impl Tracer {
     }
 
     /// Takes what waits in the ring buffer into `recording`, unwinding each stack at once: captured, it
-    /// is a thousand times larger than unwound.
+    /// is a thousand times larger than unwound. At most a whole ring buffer of it: events may come as fast
+    /// as they are taken.
     pub fn drain(&mut self, recording: &mut Recording, mut unwind: impl FnMut(&RawStack<'_>) -> Unwound) {
-        while let Some(bytes) = self.ring.next() {
+        for _ in 0..RING_BYTES as usize / FAULT_BYTES {
+            let Some(bytes) = self.ring.next() else { break };
             match decode::decode(&bytes) {
                 Some(event) => {
                     let unwound = event.stack.as_ref().map(&mut unwind);
@@ -221,6 +231,8 @@ impl Tracer {
         lost.push(LostRow { cause: "probes_busy", count: probes::missed_runs(&self.ebpf) });
         lost.push(LostRow { cause: "records_undecodable", count: recording.undecodable() });
         lost.push(LostRow { cause: "stacks_table_full", count: recording.stacks_refused() });
+        lost.push(LostRow { cause: "mappings_table_full", count: recording.mappings_refused() });
+        lost.push(LostRow { cause: "pages_table_full", count: recording.pages_refused() });
         Ok(Tracing {
             events: recording.events().clone(),
             lost,
@@ -289,6 +301,12 @@ fn load(watched: &Watched, verbose: bool) -> Result<Ebpf, aya::EbpfError> {
         .override_global("GO_HEAP_END", &heap_end, true)
         .override_global(aya_log::LEVEL, &log_level, false)
         .load(OBJECT)
+}
+
+/// The probes see process ids of the initial namespace, whose inode number is fixed
+/// (Linux `include/linux/proc_ns.h`, `PROC_PID_INIT_INO`). Unknown counts as initial.
+fn in_inner_pid_namespace() -> bool {
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() != "pid:[4026531836]")
 }
 
 /// Kernels before 5.11 charge maps against the limit of locked memory. Later ones do not, and there a

@@ -13,6 +13,8 @@ use crate::address::AddrRange;
 
 /// Stacks kept at most, some 30 MiB of them; later ones are counted and their pages have no stack.
 const MAX_STACKS: usize = 65_536;
+/// Mappings kept at most; a process may have 65,530 (`vm.max_map_count`), made anew all the time.
+const MAX_MAPPINGS: usize = 200_000;
 /// `MADV_DONTNEED`, `MADV_REMOVE` and `MADV_DONTNEED_LOCKED` drop pages at once; `MADV_FREE` does not,
 /// and a page touched again before the kernel took it makes no fault (include/uapi/asm-generic/mman-common.h).
 const ADVICE_THAT_DROPS: [u64; 3] = [4, 9, 24];
@@ -78,6 +80,7 @@ pub struct Recording {
     events: Events,
     stacks_truncated: u64,
     stacks_refused: u64,
+    mappings_refused: u64,
     undecodable: u64,
     exec_seen: bool,
 }
@@ -90,12 +93,15 @@ impl Recording {
 
     /// Takes in one event and its unwound stack.
     pub fn take(&mut self, event: &Event<'_>, unwound: Option<Unwound>) {
+        if self.exec_seen {
+            return; // another program's memory
+        }
         let stack = unwound.and_then(|unwound| self.intern(unwound));
         let weight = event.stack_weight.max(1);
         match event.what {
             What::Fault { addr, .. } => {
                 self.events.faults += 1;
-                let micros = self.micros(event.time_ns);
+                let micros = self.touched_micros(event.time_ns);
                 self.holders.touch(addr, micros, Holder { stack, weight });
             }
             What::Map { range, flags } => self.map(event, range, flags, stack),
@@ -108,7 +114,7 @@ impl Recording {
             What::Advise { range, advice } => {
                 self.events.unmappings += 1;
                 if ADVICE_THAT_DROPS.contains(&advice) {
-                    self.holders.clear(range, self.micros(event.entered_ns));
+                    self.holders.clear(range, self.entered_micros(event.entered_ns));
                 }
             }
             What::Protect => self.events.protections += 1,
@@ -164,6 +170,16 @@ impl Recording {
         self.stacks_refused
     }
 
+    /// How many mappings found no room: memory mapped there has no owner by its mapping.
+    pub fn mappings_refused(&self) -> u64 {
+        self.mappings_refused
+    }
+
+    /// How many touched pages found no room: they have no call site.
+    pub fn pages_refused(&self) -> u64 {
+        self.holders.refused()
+    }
+
     /// How many records were not ours.
     pub fn undecodable(&self) -> u64 {
         self.undecodable
@@ -176,7 +192,7 @@ impl Recording {
 
     fn map(&mut self, event: &Event<'_>, range: AddrRange, flags: u64, stack: Option<u32>) {
         self.events.mappings += 1;
-        self.holders.clear(range, self.micros(event.entered_ns));
+        self.holders.clear(range, self.entered_micros(event.entered_ns));
         self.insert(event, range, flags, stack);
     }
 
@@ -185,7 +201,7 @@ impl Recording {
         let Some(from) = from else { return self.insert(event, to, 0, stack) };
         if from.start_addr != to.start_addr {
             let kept = from.len_bytes().min(to.len_bytes());
-            self.holders.clear(to, self.micros(event.entered_ns));
+            self.holders.clear(to, self.entered_micros(event.entered_ns));
             if let Some(kept) = AddrRange::with_len(from.start_addr, kept) {
                 self.holders.rename(kept, to.start_addr);
             }
@@ -208,13 +224,17 @@ impl Recording {
     }
 
     fn insert(&mut self, event: &Event<'_>, range: AddrRange, flags: u64, stack: Option<u32>) {
+        if self.mappings.len() >= MAX_MAPPINGS {
+            self.mappings_refused += 1;
+            return;
+        }
         let mapping = Mapping { stack, flags, made_ns: event.time_ns };
         self.mappings.insert(range.start_addr..range.end_addr, mapping);
     }
 
     /// A mapping whose making was recorded after the unmapping began is not the one unmapped.
     fn forget(&mut self, event: &Event<'_>, range: AddrRange) {
-        self.holders.clear(range, self.micros(event.entered_ns));
+        self.holders.clear(range, self.entered_micros(event.entered_ns));
         let span = range.start_addr..range.end_addr;
         let newer: Vec<_> = self
             .mappings
@@ -244,9 +264,16 @@ impl Recording {
         Some(index)
     }
 
-    /// 71 minutes fit; in a longer window the order of touch and unmap is lost after that, no more.
-    fn micros(&self, time_ns: u64) -> u32 {
-        u32::try_from(time_ns.saturating_sub(self.started_ns) / 1000).unwrap_or(u32::MAX - 1)
+    /// When a page was touched. 71 minutes fit; in a longer window, touches after that all count as one
+    /// moment, and as earlier than any unmap after it.
+    fn touched_micros(&self, time_ns: u64) -> u32 {
+        u32::try_from(time_ns.saturating_sub(self.started_ns) / 1000)
+            .map_or(u32::MAX - 2, |it| it.min(u32::MAX - 2))
+    }
+
+    /// When an unmap was entered.
+    fn entered_micros(&self, time_ns: u64) -> u32 {
+        u32::try_from(time_ns.saturating_sub(self.started_ns) / 1000).unwrap_or(u32::MAX)
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Fold {
 
 /// Folds a stack, innermost frame first.
 pub fn fold(frames: &[Frame]) -> Fold {
-    let own = frames.iter().position(|frame| !is_plumbing(name(frame)));
+    let own = frames.iter().position(|frame| !is_inner(frame));
     // A stack that is all runtime is a runtime's thread: its outermost function says which.
     let shown = own.or_else(|| frames.iter().rposition(|frame| !is_root(name(frame))));
     let inner = &frames[..shown.unwrap_or(frames.len())];
@@ -38,9 +38,20 @@ pub fn fold(frames: &[Frame]) -> Fold {
 
 /// The program's own callers; where there are none, the next caller of any kind.
 fn callers(frames: &[Frame], shown: usize) -> Vec<usize> {
-    let outer = || (shown + 1..frames.len()).filter(|index| !is_plumbing(name(&frames[*index])));
+    let outer = || (shown + 1..frames.len()).filter(|index| !is_inner(&frames[*index]));
     let own: Vec<usize> = outer().filter(|index| !is_go_library(name(&frames[*index]))).collect();
     if own.is_empty() { outer().take(1).collect() } else { own }
+}
+
+/// A frame that works for whoever called it: by its name, or nameless in a stripped C library.
+fn is_inner(frame: &Frame) -> bool {
+    let module = frame.module.as_deref().unwrap_or("");
+    let library = module.rsplit('/').next().unwrap_or("");
+    let is_c_library = ["libc.so", "libc-2", "ld-linux", "libc.musl", "ld-musl"];
+    match &frame.function {
+        Some(function) => is_plumbing(function),
+        None => is_c_library.iter().any(|start| library.starts_with(start)),
+    }
 }
 
 fn name(frame: &Frame) -> &str {

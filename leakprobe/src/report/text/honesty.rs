@@ -65,8 +65,7 @@ fn lost(page: &mut Page<'_>, tracing: &Tracing) -> io::Result<()> {
     if causes.is_empty() {
         return Ok(());
     }
-    let text =
-        format!("Lost: {}. Growth by owner is exact, by call site it may miss as much.", causes.join(", "));
+    let text = format!("Lost: {}. Growth by call site may miss as much.", causes.join(", "));
     page.prose(Paint::Notice, "  ", &text)
 }
 
