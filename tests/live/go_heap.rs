@@ -68,3 +68,26 @@ fn what_pprof_cannot_see_is_all_but_the_spans_in_use() -> Result<()> {
     ensure!(bytes(&report, "/unaccounted/bytes")? == outside, "{}", report["unaccounted"]);
     Ok(())
 }
+
+#[test]
+fn the_heap_profile_is_what_pprof_would_write() -> Result<()> {
+    let mut workload = Workload::start("go/heap_truth")?;
+    let report = snapshot(&workload)?;
+    let truth = workload.ask("truth")?;
+    ensure!(report["heap_profile"]["source"] == "mbuckets", "{}", report["heap_profile"]);
+    let (found, told) = (bytes(&report, "/heap_profile/in_use")?, bytes(&truth, "/profile_bytes")?);
+    // No collection comes between the two; each bucket is rounded down.
+    ensure!(found.abs_diff(told) <= 4 * KIB, "a profile of {found} bytes in the report, {told} in truth");
+    Ok(())
+}
+
+#[test]
+fn a_program_without_a_heap_profile_is_told() -> Result<()> {
+    let workload = Workload::start("go/heap_leak")?;
+    let report = snapshot(&workload)?;
+    ensure!(report["heap_profile"]["source"] == "none", "{}", report["heap_profile"]);
+    ensure!(report["heap_profile"]["in_use"].is_null(), "{}", report["heap_profile"]);
+    let mut gaps = report["gaps"].as_array().into_iter().flatten();
+    ensure!(gaps.any(|gap| gap["what"] == "Go's heap profile"), "no gap says why: {}", report["gaps"]);
+    Ok(())
+}

@@ -61,6 +61,8 @@ pub struct Layout {
     pub span_state_offset: u64,
     /// `work.wbufSpans`, the collector's work buffers.
     pub work_buffers_offset: u64,
+    /// Size of `memRecordCycle`, of which a profiling bucket has four.
+    pub profile_cycle_bytes: u64,
     /// Size of `heapArena`.
     pub heap_arena_bytes: u64,
     /// `work.spanSPMCs` of the Green Tea collector, since Go 1.26.
@@ -83,7 +85,8 @@ impl Layout {
             22..=23 => GO_1_22,
             24 => GO_1_24,
             25 => GO_1_25,
-            26.. => GO_1_26,
+            26 => GO_1_26,
+            27.. => GO_1_27,
         };
         Some(match arch {
             Arch::Amd64 => amd64,
@@ -125,6 +128,7 @@ const GO_1_19: Layout = Layout {
     mspan_bytes: 144,
     span_state_offset: 99,
     work_buffers_offset: 80,
+    profile_cycle_bytes: 32,
     heap_arena_bytes: 2_165_776,
     span_queues_offset: None,
     alllink_offset: 336,
@@ -169,8 +173,9 @@ const GO_1_25: Layout = Layout {
     ..GO_1_24
 };
 
-/// Go 1.26 and 1.27 do not differ in what is listed.
 const GO_1_26: Layout = Layout { alllink_offset: 352, span_queues_offset: Some(336), ..GO_1_25 };
+
+const GO_1_27: Layout = Layout { profile_cycle_bytes: 16, ..GO_1_26 };
 
 #[cfg(test)]
 mod tests {
@@ -179,7 +184,7 @@ mod tests {
     #[test]
     fn versions_without_a_row() {
         assert_eq!(Layout::for_version(18, Arch::Amd64), None);
-        assert_eq!(Layout::for_version(28, Arch::Amd64), Some(GO_1_26), "newer ones get the newest row");
+        assert_eq!(Layout::for_version(28, Arch::Amd64), Some(GO_1_27), "newer ones get the newest row");
         assert_eq!(Layout::for_version(20, Arch::Amd64), Some(GO_1_21));
     }
 
@@ -189,6 +194,6 @@ mod tests {
         assert_eq!((layout.arenas_offset, layout.heap_arenas_offset), (66072, 66160));
         assert_eq!((layout.user_arenas_offset, layout.span_queues_offset), (Some(66184), Some(592)));
         assert_eq!(layout.work_buffers_offset, 272);
-        assert_eq!(layout.mheap_lock_offset, GO_1_26.mheap_lock_offset);
+        assert_eq!(layout.mheap_lock_offset, GO_1_27.mheap_lock_offset);
     }
 }

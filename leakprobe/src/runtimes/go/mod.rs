@@ -13,6 +13,7 @@ pub mod image;
 pub mod layout;
 mod metadata;
 pub mod pclntab;
+mod profile;
 mod spans;
 
 use anyhow::{Context as _, Result, bail};
@@ -27,6 +28,7 @@ use find::Globals;
 use image::Arch;
 use layout::Layout;
 use pclntab::{Function, Pclntab};
+pub use profile::HeapProfile;
 
 /// The Go runtime of a process.
 pub struct GoRuntime {
@@ -74,6 +76,15 @@ impl GoRuntime {
             findings.gaps.append(&mut part.gaps);
         }
         findings
+    }
+
+    /// What the program's own heap profile would show; `None` where it keeps none.
+    ///
+    /// # Errors
+    /// Where the heap was not found, the program has no symbols, or the profile stays inconsistent.
+    pub fn heap_profile(&self, memory: &dyn Memory) -> Result<Option<HeapProfile>> {
+        let heap = self.heap.as_ref().context("the Go heap was not found")?;
+        profile::read(&metadata::Reader { memory, layout: &heap.layout, globals: &heap.globals })
     }
 
     /// What the heap manages: spans, idle pages, goroutine stacks; sorted and disjoint.
