@@ -33,7 +33,7 @@ pub struct Account {
 }
 
 /// Draws up both ledgers by the same claims, so that what is only better known at the end is not
-/// mistaken for growth.
+/// mistaken for growth; where both moments know equally well, each goes by its own.
 pub fn draw_up(
     start: Option<&Look>,
     end: &Look,
@@ -49,10 +49,8 @@ pub fn draw_up(
     let carried = start.iter().flat_map(|start| &start.claims);
     claims.extend(carried.map(|claim| Claim { evidence: claim.evidence.min(Evidence::Neighbour), ..*claim }));
     let owners = Owners::weigh(&claims);
-    let start_ledger = start.map(|start| {
-        let both: Vec<Claim> = claims.iter().chain(&start.claims).copied().collect();
-        Ledger::draw_up(&start.snapshot, &Owners::weigh(&both))
-    });
+    let start_ledger = start
+        .map(|start| Ledger::draw_up(&start.snapshot, &Owners::weigh_at_the_time(&start.claims, &claims)));
     let sites = match (start, recording) {
         (Some(start), Some(recording)) => {
             let gained = new_pages(&start.snapshot.runs, &end.snapshot.runs);
@@ -96,11 +94,12 @@ impl Account {
 
     /// What Go's heap profile cannot see; all unknown in a process without Go.
     pub fn unaccounted(&self, rows: &[ComponentRow]) -> Unaccounted {
-        if !rows.iter().any(|row| row.id == Component::GoHeap) {
+        if !rows.iter().any(|row| row.id == Component::GoHeapInUse) {
             return Unaccounted { bytes: None, growth: None, owner: None };
         }
-        let outside = |ledger: &Ledger| ledger.rss_bytes.saturating_sub(ledger.rss_of(Component::GoHeap));
-        let owner = rows.iter().filter(|row| row.id != Component::GoHeap).max_by_key(|row| row.rss);
+        let outside =
+            |ledger: &Ledger| ledger.rss_bytes.saturating_sub(ledger.rss_of(Component::GoHeapInUse));
+        let owner = rows.iter().filter(|row| row.id != Component::GoHeapInUse).max_by_key(|row| row.rss);
         Unaccounted {
             bytes: Some(outside(&self.end)),
             growth: self.start.as_ref().map(|start| signed(outside(&self.end), outside(start))),

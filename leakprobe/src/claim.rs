@@ -8,9 +8,14 @@ use crate::address::AddrRange;
 /// An owner of resident memory: one row of the ledger. The `id` is API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Component {
-    /// All that Go's `mheap_` manages: spans in use, idle ones, stacks. Not divided yet.
-    GoHeap,
-    /// The Go runtime's own structures outside its heap: spans, bitmaps, page allocator, profiling buckets.
+    /// Spans of Go objects: what `runtime.MemStats` calls `HeapInuse`.
+    GoHeapInUse,
+    /// Pages of the Go heap in no span, resident still: freed and not yet returned, or freed lazily.
+    GoHeapIdle,
+    /// Goroutines' stacks, and those kept for the next ones: `StackInuse`.
+    GoStacks,
+    /// The Go runtime's own structures: span headers, bitmaps, page allocator, profiling buckets, the
+    /// collector's work buffers.
     GoRuntime,
     /// Anonymous memory that Go code mapped past the runtime (`syscall.Mmap`).
     GoMmap,
@@ -42,8 +47,10 @@ pub enum Component {
 
 impl Component {
     /// Every component, in the order in which reports list rows of equal size.
-    pub const ALL: [Self; 15] = [
-        Self::GoHeap,
+    pub const ALL: [Self; 17] = [
+        Self::GoHeapInUse,
+        Self::GoHeapIdle,
+        Self::GoStacks,
         Self::GoRuntime,
         Self::GoMmap,
         Self::TsanShadow,
@@ -63,7 +70,9 @@ impl Component {
     /// The name in JSON and in scripts; never changes once released.
     pub const fn id(self) -> &'static str {
         match self {
-            Self::GoHeap => "go.heap",
+            Self::GoHeapInUse => "go.heap.inuse",
+            Self::GoHeapIdle => "go.heap.idle",
+            Self::GoStacks => "go.stacks",
             Self::GoRuntime => "go.runtime",
             Self::GoMmap => "go.mmap",
             Self::TsanShadow => "tsan.shadow",
@@ -84,7 +93,9 @@ impl Component {
     /// The name a person reads.
     pub const fn label(self) -> &'static str {
         match self {
-            Self::GoHeap => "Go heap",
+            Self::GoHeapInUse => "Go heap, in use (pprof sees it)",
+            Self::GoHeapIdle => "Go heap, idle",
+            Self::GoStacks => "Goroutine stacks",
             Self::GoRuntime => "Go runtime",
             Self::GoMmap => "Mapped by Go code",
             Self::TsanShadow => "TSan shadow",

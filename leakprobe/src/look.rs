@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::attribute::mappings;
 use crate::claim::{Claim, Gap};
 use crate::runtimes::Runtimes;
+use crate::runtimes::go::HeapProfile;
 use crate::runtimes::sanitizer::RaceCounts;
 use crate::runtimes::threads::ThreadStack;
 use crate::snapshot::{self, Snapshot};
@@ -23,6 +24,8 @@ pub struct Look {
     pub stacks: Vec<ThreadStack>,
     /// What the race detector counts of itself.
     pub race_counts: Option<RaceCounts>,
+    /// What Go's own heap profile would show.
+    pub heap_profile: Option<HeapProfile>,
     /// What could not be read.
     pub gaps: Vec<Gap>,
 }
@@ -39,5 +42,12 @@ pub fn look(target: &Target, modules: &[Module], runtimes: &Runtimes) -> Result<
     claims.extend(read.findings.claims);
     let mut gaps = std::mem::take(&mut snapshot.gaps);
     gaps.extend(read.findings.gaps);
-    Ok(Some(Look { snapshot, claims, stacks: read.stacks, race_counts: read.race_counts, gaps }))
+    Ok(Some(Look {
+        snapshot,
+        claims,
+        stacks: read.stacks,
+        race_counts: read.race_counts,
+        heap_profile: read.heap_profile,
+        gaps,
+    }))
 }

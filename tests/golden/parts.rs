@@ -71,9 +71,9 @@ pub fn settle(report: &mut Report) {
     let growth: Option<i64> = report.components.iter().map(|row| row.growth).sum();
     let start = growth.and_then(|growth| end_minus(end, growth));
     report.rss = Rss { start, end, growth, peak: Some(end + MIB), swap: 0, lazy_free: 0, huge: 0 };
-    if let Some(heap) = report.components.iter().find(|row| row.id == Component::GoHeap) {
+    if let Some(heap) = report.components.iter().find(|row| row.id == Component::GoHeapInUse) {
         let growth = growth.zip(heap.growth).map(|(all, heap)| all - heap);
-        let owner = report.components.iter().map(|row| row.id).find(|id| *id != Component::GoHeap);
+        let owner = report.components.iter().map(|row| row.id).find(|id| *id != Component::GoHeapInUse);
         report.unaccounted = Unaccounted { bytes: Some(end - heap.rss), growth, owner };
     }
     report.findings = diagnose(&report.facts());

@@ -35,7 +35,9 @@ pub fn race_leak() -> Report {
         row(Component::CHeap, 14 * MIB, Some(0), Evidence::Structure),
         row(Component::GoRuntime, 12 * MIB, Some(100 * KIB as i64), Evidence::Structure),
         row(Component::FileExe, 9 * MIB, Some(0), Evidence::Mapping),
-        row(Component::GoHeap, 13 * MIB, Some(1500 * KIB as i64), Evidence::Structure),
+        row(Component::GoHeapIdle, 7 * MIB, Some(100 * KIB as i64), Evidence::Structure),
+        row(Component::GoHeapInUse, 3 * MIB, Some(800 * KIB as i64), Evidence::Structure),
+        row(Component::GoStacks, 3 * MIB, Some(600 * KIB as i64), Evidence::Structure),
         row(Component::TsanShadow, 10 * MIB, Some(200 * KIB as i64), Evidence::Layout),
         row(Component::TsanMeta, 3 * MIB, Some(8 * KIB as i64), Evidence::Layout),
         row(Component::FileLibs, 2 * MIB, Some(0), Evidence::Mapping),
@@ -84,9 +86,9 @@ fn race_call_sites() -> Vec<CallSite> {
             dial,
         ),
         site(Component::TsanRuntime, 8 * MIB, &[TSAN_ALLOC, GO_STATEMENT].concat(), pool),
-        site(Component::GoHeap, 1400 * KIB, growing, cache),
+        site(Component::GoHeapInUse, 1400 * KIB, growing, cache),
         site(
-            Component::GoHeap,
+            Component::GoHeapInUse,
             90 * KIB,
             &["runtime.memclrNoHeapPointers"],
             &[("runtime.gcBgMarkWorker", "", 0)],
@@ -168,7 +170,7 @@ pub fn cgo_leak() -> Report {
     let mut report = base("thumbnailer", "/app/thumbnailer", go("go1.25.5", false));
     report.window.seconds = 60.0;
     report.components = vec![
-        row(Component::GoHeap, 1900 * MIB, Some(-(3 * MIB as i64)), Evidence::Structure),
+        row(Component::GoHeapInUse, 1900 * MIB, Some(-(3 * MIB as i64)), Evidence::Structure),
         row(Component::CHeap, 210 * MIB, Some(9 * MIB as i64), Evidence::Structure),
         row(Component::GoRuntime, 40 * MIB, Some(300 * KIB as i64), Evidence::Structure),
         row(Component::FileExe, 20 * MIB, Some(0), Evidence::Mapping),
@@ -196,13 +198,17 @@ pub fn cgo_leak() -> Report {
 pub fn hardly_grows() -> Report {
     let mut report = base("scheduler", "/app/scheduler", go("go1.26.6", false));
     report.components = vec![
-        row(Component::GoHeap, 61 * MIB, Some(300 * KIB as i64), Evidence::Structure),
+        row(Component::GoHeapInUse, 61 * MIB, Some(300 * KIB as i64), Evidence::Structure),
         row(Component::FileExe, 30 * MIB, Some(24 * KIB as i64), Evidence::Mapping),
         row(Component::GoRuntime, 5 * MIB, Some(-(40 * KIB as i64)), Evidence::Structure),
     ];
     let growing = &["runtime.memclrNoHeapPointers", "runtime.mallocgc", "runtime.newobject"];
-    report.call_sites =
-        vec![site(Component::GoHeap, 300 * KIB, growing, &[("main.tick", "/src/scheduler/tick.go", 12)])];
+    report.call_sites = vec![site(
+        Component::GoHeapInUse,
+        300 * KIB,
+        growing,
+        &[("main.tick", "/src/scheduler/tick.go", 12)],
+    )];
     settle(&mut report);
     report
 }

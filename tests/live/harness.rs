@@ -40,7 +40,7 @@ fn a_true_report_passes() -> Result<()> {
 #[test]
 fn a_wrong_owner_fails() -> Result<()> {
     fails_with(expect::grew_most(&a_report(), "file.libs", 37 * MIB), "c.mmap")?;
-    fails_with(expect::grew_most(&a_report(), "go.heap", 37 * MIB), "no row go.heap")
+    fails_with(expect::grew_most(&a_report(), "go.heap.inuse", 37 * MIB), "no row go.heap.inuse")
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn owner_is_tsan(report: &Value) -> Result<()> {
 }
 
 fn go_heap_is_small(report: &Value) -> Result<()> {
-    let heap = expect::number(expect::component(report, "go.heap")?, "/rss")?;
+    let heap = expect::number(expect::component(report, "go.heap.inuse")?, "/rss")?;
     ensure!(heap < 24 * MIB, "the Go heap holds {heap} bytes\n{}", expect::ledger(report));
     Ok(())
 }

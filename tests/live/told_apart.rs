@@ -36,7 +36,7 @@ fn told_apart(name: &str, component: &str, before: Before) -> Result<()> {
 
 #[test]
 fn a_go_heap_leak_is_the_go_heap() -> Result<()> {
-    told_apart("go/heap_leak", "go.heap", Before::Owned)
+    told_apart("go/heap_leak", "go.heap.inuse", Before::Owned)
 }
 
 #[test]

@@ -29,10 +29,18 @@ impl Owners {
     /// Weighs `claims`. Where evidence is equal, the order of the claims does not matter: the component
     /// decides, then.
     pub fn weigh(claims: &[Claim]) -> Self {
-        let mut sorted: Vec<&Claim> = claims.iter().collect();
-        sorted.sort_by_key(|claim| (claim.evidence, claim.component, claim.range));
+        Self::weigh_at_the_time(claims, &[])
+    }
+
+    /// Weighs `claims` of one moment with those of `another`, which win by stronger evidence only: a page
+    /// that was idle then and holds objects now was idle.
+    pub fn weigh_at_the_time(claims: &[Claim], another: &[Claim]) -> Self {
+        let then = claims.iter().map(|claim| (true, claim));
+        let mut sorted: Vec<(bool, &Claim)> =
+            then.chain(another.iter().map(|claim| (false, claim))).collect();
+        sorted.sort_by_key(|(is_then, claim)| (claim.evidence, *is_then, claim.component, claim.range));
         let mut owners = RangeMap::new();
-        for claim in sorted {
+        for (_, claim) in sorted {
             let Some(pages) = claim.range.touched_pages() else { continue };
             let owner = Owner { component: claim.component, evidence: claim.evidence };
             owners.insert(pages.start_addr..pages.end_addr, owner);
@@ -293,13 +301,30 @@ mod tests {
     }
 
     #[test]
+    fn what_a_page_was_is_not_what_it_became() {
+        let snapshot = snapshot(&[true; PAGES as usize]);
+        let range = AddrRange::with_len(FIRST_PAGE * PAGE_BYTES, 12 * PAGE_BYTES).unwrap();
+        let claim = |component, evidence| Claim { range, component, evidence };
+        let rss_of = |then, now, component| {
+            Ledger::draw_up(&snapshot, &Owners::weigh_at_the_time(&[then], &[now])).rss_of(component)
+        };
+        let idle = claim(Component::GoHeapIdle, Evidence::Structure);
+        let objects = claim(Component::GoHeapInUse, Evidence::Structure);
+        assert_eq!(rss_of(idle, objects, Component::GoHeapIdle), range.len_bytes());
+        assert_eq!(rss_of(objects, idle, Component::GoHeapInUse), range.len_bytes());
+        let guessed = claim(Component::CMmap, Evidence::Neighbour);
+        assert_eq!(rss_of(guessed, objects, Component::GoHeapInUse), range.len_bytes());
+    }
+
+    #[test]
     fn pages_gone_between_the_two_readings_are_the_residual() {
         let mut snapshot = snapshot(&[true; PAGES as usize]);
         snapshot.runs.remove(0);
         let part = AddrRange::with_len(FIRST_PAGE * PAGE_BYTES, 2 * PAGE_BYTES).unwrap();
-        let claims = [Claim { range: part, component: Component::GoHeap, evidence: Evidence::Structure }];
+        let claims =
+            [Claim { range: part, component: Component::GoHeapInUse, evidence: Evidence::Structure }];
         let ledger = Ledger::draw_up(&snapshot, &Owners::weigh(&claims));
         assert_eq!(ledger.residual_bytes(), PAGE_BYTES.cast_signed());
-        assert_eq!(ledger.rss_of(Component::GoHeap), PAGE_BYTES);
+        assert_eq!(ledger.rss_of(Component::GoHeapInUse), PAGE_BYTES);
     }
 }

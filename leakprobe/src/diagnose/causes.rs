@@ -4,13 +4,14 @@
 //! explanations is reported with both. The surprise: summaries are single lines of at most 80 columns,
 //! because the third line of the report is one of them.
 
-use super::{Facts, Finding, GoroutinesStarted, HOLDS_MUCH_MIN_BYTES, is_percent_of};
+use super::{Facts, Finding, GROWTH_MIN_BYTES, GoroutinesStarted, HOLDS_MUCH_MIN_BYTES, is_percent_of};
 use crate::claim::Component;
 
 /// Every cause known so far.
-pub const RULES: [fn(&Facts<'_>) -> Option<Finding>; 9] = [
+pub const RULES: [fn(&Facts<'_>) -> Option<Finding>; 10] = [
     go_race_detector,
     go_heap_growth,
+    go_heap_idle,
     go_mmap_growth,
     c_heap_growth,
     c_mmap_growth,
@@ -85,16 +86,38 @@ fn goroutine_cost(facts: &Facts<'_>, growth_bytes: Option<i64>) -> Option<(u64, 
     (CONTEXT_BYTES..=MAX_GOROUTINE_COST_BYTES).contains(&cost_bytes).then_some((cost_bytes, started))
 }
 
+/// Objects that take the place of idle pages are no growth of the process.
 fn go_heap_growth(facts: &Facts<'_>) -> Option<Finding> {
+    let is_heap = |owner| matches!(owner, Component::GoHeapInUse | Component::GoHeapIdle);
+    let heap_growth_bytes = facts.sum(is_heap)?.growth_bytes;
+    if heap_growth_bytes.is_none_or(|bytes| bytes < GROWTH_MIN_BYTES as i64) {
+        return None;
+    }
     growth(
         facts,
-        Component::GoHeap,
+        Component::GoHeapInUse,
         "go-heap-growth",
         "The Go heap grows; a leak and garbage awaiting collection look alike so far.",
         "Watch longer than a few collections. If it goes on, compare two heap profiles (go tool pprof \
          -diff_base); if they stay small, look for pools, goroutines and a high GOGC.",
         &[],
     )
+}
+
+fn go_heap_idle(facts: &Facts<'_>) -> Option<Finding> {
+    let sum = facts.sum(|owner| owner == Component::GoHeapIdle)?;
+    facts.is_much(sum.rss_bytes).then(|| Finding {
+        id: "go-heap-idle",
+        owner: Component::GoHeapIdle,
+        bytes: sum.rss_bytes,
+        growth: sum.growth_bytes,
+        summary: "Much of it is Go heap that was freed and not yet returned: no leak.".to_owned(),
+        evidence: vec![format!("{} MiB of resident pages in no span of the Go heap", sum.rss_bytes >> 20)],
+        remedy: "Leave it be if the load comes back: the next garbage fills it. Else set GOMEMLIMIT, lower \
+                 GOGC, or call debug.FreeOSMemory after the peak."
+            .to_owned(),
+        references: vec!["golang/go#41818"],
+    })
 }
 
 fn go_mmap_growth(facts: &Facts<'_>) -> Option<Finding> {

@@ -26,7 +26,7 @@ fn ids(facts: &Facts<'_>) -> Vec<&'static str> {
 #[test]
 fn each_grower_has_its_finding_and_only_it() {
     let expected = [
-        (Component::GoHeap, "go-heap-growth"),
+        (Component::GoHeapInUse, "go-heap-growth"),
         (Component::GoMmap, "go-mmap-growth"),
         (Component::CHeap, "c-heap-growth"),
         (Component::CMmap, "c-mmap-growth"),
@@ -42,9 +42,25 @@ fn each_grower_has_its_finding_and_only_it() {
 }
 
 #[test]
+fn an_idle_heap_is_no_leak() {
+    let peak_is_over =
+        facts(vec![holding(Component::GoHeapIdle, 90, None), holding(Component::GoHeapInUse, 110, None)]);
+    assert_eq!(ids(&peak_is_over), ["go-heap-idle"]);
+    let small =
+        facts(vec![holding(Component::GoHeapIdle, 60, None), holding(Component::GoHeapInUse, 10, None)]);
+    assert_eq!(ids(&small), [""; 0]);
+    // Between two collections objects take idle pages.
+    let reused = facts(vec![
+        holding(Component::GoHeapIdle, 20, Some(-(6 << 10))),
+        holding(Component::GoHeapInUse, 40, Some(6 << 10)),
+    ]);
+    assert_eq!(ids(&reused), [""; 0]);
+}
+
+#[test]
 fn little_growth_raises_nothing() {
     let warm_up =
-        facts(vec![holding(Component::GoHeap, 40, Some(900)), holding(Component::CHeap, 9, Some(100))]);
+        facts(vec![holding(Component::GoHeapInUse, 40, Some(900)), holding(Component::CHeap, 9, Some(100))]);
     assert_eq!(ids(&warm_up), [""; 0]);
     // 2 MiB are not why a process grows by 40.
     let beside = facts(vec![
@@ -62,7 +78,7 @@ fn the_race_detector_is_told_from_its_sum_and_its_stacks() {
         vec![
             holding(Component::TsanRuntime, 40, Some(600)),
             holding(Component::TsanMeta, 5, Some(600)),
-            holding(Component::GoHeap, 60, Some(100)),
+            holding(Component::GoHeapInUse, 60, Some(100)),
         ]
     };
     let mut race = Facts { is_go: true, race: Some(true), ..facts(tsan()) };
@@ -88,7 +104,7 @@ fn the_race_detector_is_told_from_its_sum_and_its_stacks() {
 #[test]
 fn a_snapshot_still_tells_what_is_held() {
     let mut race =
-        facts(vec![holding(Component::TsanRuntime, 258, None), holding(Component::GoHeap, 10, None)]);
+        facts(vec![holding(Component::TsanRuntime, 258, None), holding(Component::GoHeapInUse, 10, None)]);
     race.is_go = true;
     assert_eq!(ids(&race), ["go-race-detector"]);
     let mut lazy = facts(vec![holding(Component::CHeap, 900, None)]);
@@ -100,7 +116,7 @@ fn a_snapshot_still_tells_what_is_held() {
 fn causes_come_by_growth_and_the_limit_after_them() {
     let mut both = facts(vec![
         holding(Component::CHeap, 90, Some(10 << 10)),
-        holding(Component::GoHeap, 50, Some(30 << 10)),
+        holding(Component::GoHeapInUse, 50, Some(30 << 10)),
     ]);
     both.cgroup = Some(Limit { current_bytes: 150 * MIB, limit_bytes: 512 * MIB });
     assert_eq!(ids(&both), ["go-heap-growth", "c-heap-growth", "cgroup-limit"]);

@@ -230,7 +230,7 @@ pub struct HeapProfile {
 /// RSS that Go's heap profile cannot see.
 #[derive(Clone, Debug, Serialize)]
 pub struct Unaccounted {
-    /// Resident bytes outside the Go heap; null where there is no Go heap.
+    /// Resident bytes outside the Go heap's spans in use; null where there is no Go heap.
     pub bytes: Option<u64>,
     /// Its growth in the window.
     pub growth: Option<i64>,

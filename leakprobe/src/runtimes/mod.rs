@@ -7,8 +7,8 @@ pub mod sanitizer;
 pub mod threads;
 
 use self::code::{CodeRoles, Role, go_role};
-use self::go::GoRuntime;
 use self::go::code::GoCode;
+use self::go::{GoRuntime, HeapProfile};
 use self::malloc::glibc;
 use self::sanitizer::RaceCounts;
 use self::threads::ThreadStack;
@@ -44,6 +44,8 @@ pub struct Reading {
     pub stacks: Vec<ThreadStack>,
     /// What the race detector counts of itself, where it was found.
     pub race_counts: Option<RaceCounts>,
+    /// What Go's own heap profile would show; `None` without one.
+    pub heap_profile: Option<HeapProfile>,
 }
 
 impl Runtimes {
@@ -99,8 +101,10 @@ impl Runtimes {
         let main_tid = threads.first().map_or(0, |thread| thread.ns_tid);
         let tids: Vec<i32> = threads.iter().map(|thread| thread.ns_tid).collect();
         let (stacks, mut findings) = threads::stacks(memory, regions, main_tid, &tids);
+        let mut heap_profile = None;
         if let Some(go) = &self.go {
             add(&mut findings, go.claims(memory));
+            heap_profile = go_profile(go, memory, &mut findings.gaps);
         }
         let exe = exe(modules);
         let mut race_counts = None;
@@ -117,7 +121,7 @@ impl Runtimes {
             let remainder = sanitizer::remainder(regions, &findings.claims);
             findings.claims.extend(remainder);
         }
-        Reading { findings, stacks, race_counts }
+        Reading { findings, stacks, race_counts, heap_profile }
     }
 
     /// The roles of the target's code.
@@ -152,6 +156,17 @@ impl Runtimes {
     fn has_user_cgo(&self, exe: Option<&Module>) -> bool {
         exe.is_none_or(|exe| is_externally_linked(&exe.elf))
     }
+}
+
+/// What Go's heap profile shows, or a gap that says why nothing.
+fn go_profile(go: &GoRuntime, memory: &dyn Memory, gaps: &mut Vec<Gap>) -> Option<HeapProfile> {
+    let why = match go.heap_profile(memory) {
+        Ok(Some(profile)) => return Some(profile),
+        Ok(None) => "the program keeps none: runtime.MemProfileRate is 0".to_owned(),
+        Err(error) => format!("{error:#}"),
+    };
+    gaps.push(Gap { what: "Go's heap profile".to_owned(), why, bytes: None });
+    None
 }
 
 /// The C linker keeps `.eh_frame`, Go's own linker writes none.

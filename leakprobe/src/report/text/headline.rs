@@ -69,7 +69,11 @@ fn who(report: &Report) -> Vec<String> {
         format!("{name} (pid {}{ended}) {holds} {}{}", target.pid, size(report.rss.end), trend(report));
     match heap(report) {
         None => vec![format!("{held}.")],
-        Some((long, short)) => vec![format!("{held}. {long}."), format!("{held}; {short}.")],
+        Some((size, of_that)) => vec![
+            format!("{held}. Go's heap profile can see {size}{of_that}."),
+            format!("{held}; pprof sees {size}."),
+            format!("{held}; pprof: {size}."),
+        ],
     }
 }
 
@@ -85,18 +89,16 @@ fn trend(report: &Report) -> String {
     }
 }
 
-/// What Go's own tools can see of it, in a long and in a short wording.
-fn heap(report: &Report) -> Option<(String, String)> {
+/// What Go's own tools can see of it, and whether that is resident bytes: the profile has its own estimate.
+fn heap(report: &Report) -> Option<(String, &'static str)> {
     if report.target.runtime.kind != "go" {
         return None;
     }
     if let Some(in_use) = report.heap_profile.in_use {
-        let size = size(in_use);
-        return Some((format!("Go's heap profile can see {size}"), format!("heap profile {size}")));
+        return Some((size(in_use), ""));
     }
-    let heap = report.components.iter().find(|row| row.id == Component::GoHeap);
-    let size = heap.map(|row| size(row.rss))?;
-    Some((format!("Its Go heap is {size} of that"), format!("Go heap {size}")))
+    let heap = report.components.iter().find(|row| row.id == Component::GoHeapInUse);
+    heap.map(|row| (size(row.rss), " of that"))
 }
 
 /// Line two: the owner, its share of what is held, its share of what was gained.

@@ -165,7 +165,7 @@ fn residual_row(report: &Report) -> Option<Row> {
     })
 }
 
-/// RSS, and how much of it lies outside the Go heap.
+/// RSS, and how much of it no heap profile of Go can show.
 fn total_rows(report: &Report) -> Vec<Row> {
     let residual = if report.residual == 0 { "residual 0 B".to_owned() } else { String::new() };
     let rss = Row {
@@ -178,7 +178,7 @@ fn total_rows(report: &Report) -> Vec<Row> {
         known_by: residual,
     };
     let outside = report.unaccounted.bytes.map(|bytes| Row {
-        label: "  of it outside the Go heap".to_owned(),
+        label: "  of it out of pprof's sight".to_owned(),
         label_paint: Paint::Plain,
         resident: size_cell(bytes),
         share: share(bytes, report.rss.end),

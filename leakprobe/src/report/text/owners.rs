@@ -28,6 +28,9 @@ impl Owner {
     pub const fn short(self) -> &'static str {
         match self {
             Self::RaceDetector => "Race detector",
+            Self::One(Component::GoHeapInUse) => "Go heap",
+            Self::One(Component::GoHeapIdle) => "Go heap, idle",
+            Self::One(Component::GoStacks) => "Go stacks",
             Self::One(Component::GoMmap) => "Go mmap",
             Self::One(Component::CHeap) => "C heap",
             Self::One(Component::CMmap) => "Native mmap",
@@ -43,7 +46,9 @@ impl Owner {
         match self {
             Self::RaceDetector => ("the race detector (TSan)", false),
             Self::One(component) => match component {
-                Component::GoHeap => ("the Go heap", false),
+                Component::GoHeapInUse => ("the Go heap", false),
+                Component::GoHeapIdle => ("the idle Go heap", false),
+                Component::GoStacks => ("goroutine stacks", true),
                 Component::GoRuntime => ("the Go runtime", false),
                 Component::GoMmap => ("memory mapped by Go code", false),
                 Component::TsanShadow | Component::TsanMeta | Component::TsanRuntime => ("TSan", false),

@@ -41,12 +41,16 @@ pub enum Global {
     Buckhash,
     /// `mbuckets`, the list of the heap profile's buckets.
     Mbuckets,
+    /// `mProfCycle`, the number of the heap profile's current cycle.
+    MemProfileCycle,
+    /// `MemProfileRate`, the mean number of bytes between two samples.
+    MemProfileRate,
     /// `vgetrandomAlloc`, the states of the vdso's random number generator.
     VgetrandomAlloc,
 }
 
 impl Global {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Mheap,
         Self::Memstats,
         Self::PersistentChunks,
@@ -57,6 +61,8 @@ impl Global {
         Self::Work,
         Self::Buckhash,
         Self::Mbuckets,
+        Self::MemProfileCycle,
+        Self::MemProfileRate,
         Self::VgetrandomAlloc,
     ];
 
@@ -73,6 +79,8 @@ impl Global {
             Self::Work => "runtime.work",
             Self::Buckhash => "runtime.buckhash",
             Self::Mbuckets => "runtime.mbuckets",
+            Self::MemProfileCycle => "runtime.mProfCycle",
+            Self::MemProfileRate => "runtime.MemProfileRate",
             Self::VgetrandomAlloc => "runtime.vgetrandomAlloc",
         }
     }

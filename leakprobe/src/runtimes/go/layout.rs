@@ -26,6 +26,16 @@ pub mod fixalloc {
     pub const ARG_OFFSET: u64 = 16;
 }
 
+/// Offsets in `runtime.mspan`, which did not change from Go 1.19 to 1.27 (Go `src/runtime/mheap.go`).
+pub mod mspan {
+    /// `list *mSpanList`: the list the span is on, nil where it is on none.
+    pub const LIST_OFFSET: usize = 16;
+    /// `startAddr uintptr`.
+    pub const START_OFFSET: usize = 24;
+    /// `npages uintptr`.
+    pub const PAGES_OFFSET: usize = 32;
+}
+
 /// The fields that moved between versions. All are offsets and sizes in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -35,7 +45,7 @@ pub struct Layout {
     pub mheap_lock_offset: u64,
     /// `pageAlloc.scav.index.chunks`.
     pub scavenge_chunks_offset: u64,
-    /// `mheap.allspans`.
+    /// `mheap.allspans`; the number of pages in use, `pagesInUse`, follows it.
     pub allspans_offset: u64,
     /// `mheap.arenas`, whose only entry is the second level of the index.
     pub arenas_offset: u64,
@@ -47,6 +57,12 @@ pub struct Layout {
     pub spanalloc_offset: u64,
     /// Size of `mspan`.
     pub mspan_bytes: u64,
+    /// `mspan.state`.
+    pub span_state_offset: u64,
+    /// `work.wbufSpans`, the collector's work buffers.
+    pub work_buffers_offset: u64,
+    /// Size of `memRecordCycle`, of which a profiling bucket has four.
+    pub profile_cycle_bytes: u64,
     /// Size of `heapArena`.
     pub heap_arena_bytes: u64,
     /// `work.spanSPMCs` of the Green Tea collector, since Go 1.26.
@@ -69,7 +85,8 @@ impl Layout {
             22..=23 => GO_1_22,
             24 => GO_1_24,
             25 => GO_1_25,
-            26.. => GO_1_26,
+            26 => GO_1_26,
+            27.. => GO_1_27,
         };
         Some(match arch {
             Arch::Amd64 => amd64,
@@ -91,6 +108,7 @@ impl Layout {
             heap_arenas_offset: self.heap_arenas_offset + arenas_moved_bytes,
             user_arenas_offset: self.user_arenas_offset.map(|offset| offset + arenas_moved_bytes),
             spanalloc_offset,
+            work_buffers_offset: if minor <= 19 { 80 } else { 272 },
             span_queues_offset: self.span_queues_offset.map(|_| 592),
             arena_base_bytes: 0,
             ..self
@@ -108,6 +126,9 @@ const GO_1_19: Layout = Layout {
     user_arenas_offset: None,
     spanalloc_offset: 92224,
     mspan_bytes: 144,
+    span_state_offset: 99,
+    work_buffers_offset: 80,
+    profile_cycle_bytes: 32,
     heap_arena_bytes: 2_165_776,
     span_queues_offset: None,
     alllink_offset: 336,
@@ -124,6 +145,8 @@ const GO_1_21: Layout = Layout {
     heap_arenas_offset: 66032,
     spanalloc_offset: 92232,
     mspan_bytes: 168,
+    span_state_offset: 107,
+    work_buffers_offset: 144,
     heap_arena_bytes: 1_133_584,
     ..GO_1_19
 };
@@ -133,6 +156,7 @@ const GO_1_22: Layout = Layout {
     heap_arenas_offset: 66096,
     spanalloc_offset: 92296,
     mspan_bytes: 160,
+    span_state_offset: 99,
     heap_arena_bytes: 68_624,
     alllink_offset: 328,
     ..GO_1_21
@@ -149,8 +173,9 @@ const GO_1_25: Layout = Layout {
     ..GO_1_24
 };
 
-/// Go 1.26 and 1.27 do not differ in what is listed.
 const GO_1_26: Layout = Layout { alllink_offset: 352, span_queues_offset: Some(336), ..GO_1_25 };
+
+const GO_1_27: Layout = Layout { profile_cycle_bytes: 16, ..GO_1_26 };
 
 #[cfg(test)]
 mod tests {
@@ -159,7 +184,7 @@ mod tests {
     #[test]
     fn versions_without_a_row() {
         assert_eq!(Layout::for_version(18, Arch::Amd64), None);
-        assert_eq!(Layout::for_version(28, Arch::Amd64), Some(GO_1_26), "newer ones get the newest row");
+        assert_eq!(Layout::for_version(28, Arch::Amd64), Some(GO_1_27), "newer ones get the newest row");
         assert_eq!(Layout::for_version(20, Arch::Amd64), Some(GO_1_21));
     }
 
@@ -168,6 +193,7 @@ mod tests {
         let layout = Layout::for_version(27, Arch::Arm64).unwrap();
         assert_eq!((layout.arenas_offset, layout.heap_arenas_offset), (66072, 66160));
         assert_eq!((layout.user_arenas_offset, layout.span_queues_offset), (Some(66184), Some(592)));
-        assert_eq!(layout.mheap_lock_offset, GO_1_26.mheap_lock_offset);
+        assert_eq!(layout.work_buffers_offset, 272);
+        assert_eq!(layout.mheap_lock_offset, GO_1_27.mheap_lock_offset);
     }
 }

@@ -13,11 +13,13 @@ pub mod image;
 pub mod layout;
 mod metadata;
 pub mod pclntab;
+mod profile;
+mod spans;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::address::AddrRange;
-use crate::claim::{Claim, Component, Evidence, Findings, Gap};
+use crate::claim::{Findings, Gap};
 use crate::target::build_info::GoBuildInfo;
 use crate::target::elf::ElfFile;
 use crate::target::memory::Memory;
@@ -26,6 +28,7 @@ use find::Globals;
 use image::Arch;
 use layout::Layout;
 use pclntab::{Function, Pclntab};
+pub use profile::HeapProfile;
 
 /// The Go runtime of a process.
 pub struct GoRuntime {
@@ -59,19 +62,29 @@ impl GoRuntime {
         Ok(Self { load_bias, heap, pclntab, gaps })
     }
 
-    /// Claims the Go heap, whole, and the runtime's own memory, and says what could not be read.
+    /// Claims the Go heap by what its pages are for, and the runtime's own memory, and says what could not be
+    /// read.
     pub fn claims(&self, memory: &dyn Memory) -> Findings {
         let mut findings = Findings { claims: Vec::new(), gaps: self.gaps.clone() };
         let Some(heap) = &self.heap else { return findings };
-        let ranges = heap.ranges(memory);
-        let ranges = noted(ranges, "the ranges of the Go heap", &mut findings.gaps).unwrap_or_default();
-        let claim = |&range| Claim { range, component: Component::GoHeap, evidence: Evidence::Structure };
-        findings.claims.extend(ranges.iter().map(claim));
         let reader = metadata::Reader { memory, layout: &heap.layout, globals: &heap.globals };
-        let mut metadata = metadata::findings(&reader, &ranges);
-        findings.claims.append(&mut metadata.claims);
-        findings.gaps.append(&mut metadata.gaps);
+        let divided = noted(spans::findings(&reader), "the ranges of the Go heap", &mut findings.gaps);
+        let (ranges, heap) = divided.unwrap_or_default();
+        let metadata = metadata::findings(&reader, &ranges);
+        for mut part in [heap, metadata] {
+            findings.claims.append(&mut part.claims);
+            findings.gaps.append(&mut part.gaps);
+        }
         findings
+    }
+
+    /// What the program's own heap profile would show; `None` where it keeps none.
+    ///
+    /// # Errors
+    /// Where the heap was not found, the program has no symbols, or the profile stays inconsistent.
+    pub fn heap_profile(&self, memory: &dyn Memory) -> Result<Option<HeapProfile>> {
+        let heap = self.heap.as_ref().context("the Go heap was not found")?;
+        profile::read(&metadata::Reader { memory, layout: &heap.layout, globals: &heap.globals })
     }
 
     /// What the heap manages: spans, idle pages, goroutine stacks; sorted and disjoint.
