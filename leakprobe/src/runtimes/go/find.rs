@@ -43,10 +43,12 @@ pub enum Global {
     Mbuckets,
     /// `vgetrandomAlloc`, the states of the vdso's random number generator.
     VgetrandomAlloc,
+    /// `waitReasonStrings`, what goroutines wait for.
+    WaitReasonStrings,
 }
 
 impl Global {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Mheap,
         Self::Memstats,
         Self::PersistentChunks,
@@ -58,6 +60,7 @@ impl Global {
         Self::Buckhash,
         Self::Mbuckets,
         Self::VgetrandomAlloc,
+        Self::WaitReasonStrings,
     ];
 
     /// Its name in the symbol table.
@@ -74,6 +77,7 @@ impl Global {
             Self::Buckhash => "runtime.buckhash",
             Self::Mbuckets => "runtime.mbuckets",
             Self::VgetrandomAlloc => "runtime.vgetrandomAlloc",
+            Self::WaitReasonStrings => "runtime.waitReasonStrings",
         }
     }
 }
