@@ -64,9 +64,12 @@ fn are_many(report: &Report) -> bool {
 fn worded(group: &GoroutineGroup, exe: &str) -> String {
     let mut text = format!("{}, {} of stack", doing(group), size(group.stack_bytes));
     let fold = fold(&group.frames);
-    let stack = fold.shown.into_iter().chain(fold.callers.into_iter().take(1));
+    // That a lock is taken is told by the reason; the callers say which.
+    let shown = fold.shown.filter(|at| fold.callers.is_empty() || !is_lock(&group.frames[*at]));
+    let stack = shown.into_iter().chain(fold.callers.into_iter().take(1));
     let mut steps: Vec<String> = stack.map(|at| placed(&group.frames[at], exe)).collect();
-    steps.extend(group.created_by.as_ref().map(|frame| format!("created by {}", placed(frame, exe))));
+    let creator = group.created_by.as_ref().filter(|frame| !starts_with(frame, "runtime."));
+    steps.extend(creator.map(|frame| format!("created by {}", placed(frame, exe))));
     if !steps.is_empty() {
         text.push_str(": ");
         text.push_str(&steps.join(" < "));
@@ -85,6 +88,14 @@ fn doing(group: &GoroutineGroup) -> String {
         Some(seconds) if seconds >= 60.0 => format!("{what} for up to {}", time(seconds)),
         _ => what,
     }
+}
+
+fn is_lock(frame: &Frame) -> bool {
+    starts_with(frame, "sync.") || starts_with(frame, "internal/sync.")
+}
+
+fn starts_with(frame: &Frame, start: &str) -> bool {
+    frame.function.as_deref().is_some_and(|function| function.starts_with(start))
 }
 
 fn placed(frame: &Frame, exe: &str) -> String {

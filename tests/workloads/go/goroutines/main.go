@@ -1,9 +1,10 @@
-// goroutines blocks as many as asked for in three places: a channel, a mutex, a system call's poll.
+// goroutines blocks as many as asked for in three places: a channel, a mutex, pipes.
 package main
 
 import (
 	"os"
 	"runtime"
+	"runtime/metrics"
 	"sync"
 
 	"leakprobe/workloads/contract"
@@ -12,6 +13,8 @@ import (
 var (
 	channel = make(chan int)
 	mutex   sync.Mutex
+	// Kept: an end of a pipe that is collected is closed, and those who read the other end wake up.
+	writers []*os.File
 )
 
 //go:noinline
@@ -34,10 +37,6 @@ func readForEver(begun *sync.WaitGroup, pipe *os.File) {
 
 //go:noinline
 func startAll(count int) (int, int, int) {
-	reader, _, err := os.Pipe()
-	if err != nil {
-		contract.Fail("make a pipe", err)
-	}
 	var begun sync.WaitGroup
 	receivers, lockers, readers := count, count/2, 3
 	begun.Add(receivers + lockers + readers)
@@ -48,10 +47,31 @@ func startAll(count int) (int, int, int) {
 		go lockForEver(&begun)
 	}
 	for number := 0; number < readers; number++ {
+		reader, writer, err := os.Pipe()
+		if err != nil {
+			contract.Fail("make a pipe", err)
+		}
+		writers = append(writers, writer)
 		go readForEver(&begun, reader)
 	}
 	begun.Wait()
+	waitUntilBlocked()
 	return receivers, lockers, readers
+}
+
+// waitUntilBlocked returns when nothing runs but its caller: who has begun is not blocked yet.
+func waitUntilBlocked() {
+	samples := []metrics.Sample{
+		{Name: "/sched/goroutines/runnable:goroutines"},
+		{Name: "/sched/goroutines/running:goroutines"},
+	}
+	for {
+		metrics.Read(samples)
+		if samples[0].Value.Uint64() == 0 && samples[1].Value.Uint64() <= 1 {
+			return
+		}
+		runtime.Gosched()
+	}
 }
 
 func main() {
