@@ -3,15 +3,19 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::address::AddrRange;
 use crate::attribute::growth::{RawCallSite, call_sites, claims_from_stacks, new_pages};
 use crate::attribute::ledger::{Ledger, Owners};
 use crate::claim::{Claim, Component, Evidence};
 use crate::look::Look;
-use crate::report::{CallSite, ComponentRow, Frame, Rss, SMALLER_SITES, ThreadRow, Unaccounted};
+use crate::report::{
+    CallSite, ComponentRow, Frame, GoroutineGroup, GoroutineTotals, Rss, SMALLER_SITES, ThreadRow,
+    Unaccounted,
+};
 use crate::runtimes::code::CodeRoles;
+use crate::runtimes::go::goroutines::Goroutines;
 use crate::runtimes::threads::ThreadStack;
 use crate::snapshot::{Residency, Snapshot};
 use crate::symbolize::Symbolizer;
@@ -21,6 +25,9 @@ use crate::trace::recording::Recording;
 const MAX_NAMED_STACKS: usize = 8192;
 /// Call sites in the report; the rest is summed up by component.
 const MAX_CALL_SITES: usize = 2000;
+
+/// Groups of goroutines in the report.
+const MAX_GOROUTINE_GROUPS: usize = 200;
 
 /// The ledgers of the window's two ends, and what grew between them.
 pub struct Account {
@@ -168,6 +175,27 @@ impl Account {
             })
             .collect()
     }
+}
+
+/// The groups of most goroutines, with names.
+pub fn named_goroutines(found: &Goroutines, symbolizer: &mut Symbolizer<'_>) -> Vec<GoroutineGroup> {
+    let groups = found.groups.iter().take(MAX_GOROUTINE_GROUPS);
+    let named = groups.map(|group| GoroutineGroup {
+        count: group.count,
+        state: group.state.word(),
+        wait_reason: group.reason.and_then(|reason| found.reasons.get(&reason).cloned()),
+        waiting_seconds: group.longest_wait_ns.map(|ns| Duration::from_nanos(ns).as_secs_f64()),
+        stack_bytes: group.stack_bytes,
+        frames: symbolizer.frames(group.code_addrs.iter().copied()),
+        created_by: symbolizer.frames(group.creator_addr.into_iter()).into_iter().next(),
+    });
+    named.collect()
+}
+
+/// All of them together.
+pub fn goroutine_totals(found: &Goroutines) -> GoroutineTotals {
+    let Goroutines { count, stack_bytes, system, dead, .. } = *found;
+    GoroutineTotals { count, stack_bytes, system, dead }
 }
 
 /// What makes two call sites one: the component, the lines, how the stack ends.

@@ -59,6 +59,7 @@ pub fn report(
         components,
         call_sites: Vec::new(),
         goroutines: Vec::new(),
+        goroutine_totals: None,
         threads: account.threads(end),
         findings: Vec::new(),
         outside_rss: outside_rss(target, end),

@@ -31,9 +31,11 @@ use anyhow::Result;
 
 use self::address::AddrRange;
 use self::attribute::last_known;
+use self::claim::Gap;
 use self::look::{Look, look};
 use self::report::{GoroutinesStarted, Report};
 use self::runtimes::Runtimes;
+use self::runtimes::go::goroutines::Goroutines;
 use self::symbolize::Symbolizer;
 use self::target::{Target, TargetError, modules};
 use self::trace::recording::Recording;
@@ -94,7 +96,12 @@ pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Ou
     let account = account::draw_up(start, end, window.watched.then_some(&window.recording), &roles);
     let mut symbolizer = Symbolizer::new(&modules, go);
     let call_sites = account.named_sites(&window.recording, &mut symbolizer);
+    let goroutines = read_goroutines(&target, &runtimes, window.ended_early, &mut gaps);
     let mut report = host::report(request, &target, &runtimes, &account, end);
+    if let Some(found) = &goroutines {
+        report.goroutines = account::named_goroutines(found, &mut symbolizer);
+        report.goroutine_totals = Some(account::goroutine_totals(found));
+    }
     report.window = report::Window { started_at: account::rfc3339(started_at), seconds: window.seconds };
     report.host.backend = if window.watched { probes::BACKEND } else { "none" };
     report.target.ended = window.end_word;
@@ -190,6 +197,26 @@ fn watched(target: &Target, modules: &[modules::Module], runtimes: &Runtimes) ->
         race_text: hull.and_then(|(first, last)| AddrRange::new(first.start_addr, last.end_addr)),
         race_calls: go.and_then(|go| go.race_call_range()),
         go_heap: go.and_then(|go| stack_range(&go.heap_ranges(target).ok()?)),
+    }
+}
+
+/// What the goroutines do now; `None` without Go. What cannot be read is a gap.
+fn read_goroutines(
+    target: &Target,
+    runtimes: &Runtimes,
+    is_gone: bool,
+    gaps: &mut Vec<Gap>,
+) -> Option<Goroutines> {
+    let go = runtimes.go.as_ref().filter(|_| !is_gone)?;
+    match go.goroutines(target, host::monotonic_ns()) {
+        Ok(found) => {
+            gaps.extend(found.gaps());
+            Some(found)
+        }
+        Err(error) => {
+            gaps.push(Gap { what: "goroutines".to_owned(), why: format!("{error:#}"), bytes: None });
+            None
+        }
     }
 }
 

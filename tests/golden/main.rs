@@ -7,7 +7,7 @@ mod parts;
 mod reports;
 
 use expect_test::{ExpectFile, expect_file};
-use leakprobe::report::{self, Format, Report, Style};
+use leakprobe::report::{self, Format, GoroutineTotals, Report, Style};
 use unicode_width::UnicodeWidthStr as _;
 
 fn plain(width_columns: usize) -> Style {
@@ -119,6 +119,17 @@ fn names_that_attack_the_terminal() {
 #[test]
 fn a_ledger_that_does_not_balance() {
     check_text(&reports::residual(), 80, expect_file!["expect/residual_80.txt"]);
+}
+
+#[test]
+fn goroutines_many_and_few() {
+    let mut report = reports::goroutine_leak();
+    check_text(&report, 80, expect_file!["expect/goroutines_80.txt"]);
+    check(&report, Format::Json, &plain(80), expect_file!["expect/goroutines.json"]);
+    report.goroutine_totals =
+        report.goroutine_totals.map(|totals| GoroutineTotals { count: 12, stack_bytes: 96 << 10, ..totals });
+    let few = rendered(&report, Format::Text, &plain(80));
+    assert!(!few.contains("GOROUTINES") && few.contains(" 12 goroutines. "), "{few}");
 }
 
 #[test]

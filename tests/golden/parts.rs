@@ -40,6 +40,7 @@ pub fn base(comm: &str, exe: &str, runtime: RuntimeInfo) -> Report {
         unaccounted: Unaccounted { bytes: None, growth: None, owner: None },
         call_sites: Vec::new(),
         goroutines: Vec::new(),
+        goroutine_totals: None,
         threads: vec![ThreadRow { tid: 12345, comm: comm.to_owned(), stack_rss: Some(132 * KIB) }],
         findings: Vec::new(),
         outside_rss: OutsideRss::default(),

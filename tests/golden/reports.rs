@@ -3,14 +3,14 @@
 use leakprobe::claim::{Component, Evidence};
 use leakprobe::diagnose::diagnose;
 use leakprobe::report::{
-    CallSite, Events, Frame, GoroutinesStarted, HeapProfile, OutsideRss, Probe, Report, RuntimeInfo,
-    ThreadRow, Tracing, Unaccounted,
+    CallSite, Events, Frame, GoroutineGroup, GoroutineTotals, GoroutinesStarted, HeapProfile, OutsideRss,
+    Probe, Report, RuntimeInfo, ThreadRow, Tracing, Unaccounted,
 };
 
 use crate::parts::{KIB, MIB, base, gap, go, lost, native, outside, row, settle, site};
 
 /// Every report below.
-pub fn all() -> [Report; 11] {
+pub fn all() -> [Report; 12] {
     [
         race_leak(),
         quiet_native(),
@@ -23,6 +23,7 @@ pub fn all() -> [Report; 11] {
         hostile(),
         residual(),
         unknowns(),
+        goroutine_leak(),
     ]
 }
 
@@ -109,6 +110,43 @@ const GO_STATEMENT: &[&str] = &[
     "runtime.systemstack",
     "runtime.newproc",
 ];
+
+/// A service whose workers wait for ever on a channel that nobody sends to.
+pub fn goroutine_leak() -> Report {
+    let mut report = base("jobs", "/srv/jobs", go("go1.27.3", false));
+    report.components = vec![
+        row(Component::GoHeapInUse, 310 * MIB, Some(12 * MIB as i64), Evidence::Structure),
+        row(Component::FileExe, 9 * MIB, Some(0), Evidence::Mapping),
+    ];
+    let group = |count, state, reason: Option<&str>, functions: &[(&str, &str, u32)], creator| {
+        let frames = |placed| site(Component::GoHeapInUse, 0, &[], placed).frames;
+        GoroutineGroup {
+            count,
+            state,
+            wait_reason: reason.map(str::to_owned),
+            waiting_seconds: reason.map(|_| 7300.0),
+            stack_bytes: count * 2 * KIB,
+            frames: frames(functions),
+            created_by: frames(&[creator]).pop(),
+        }
+    };
+    let parked = ("runtime.gopark", "/usr/local/go/src/runtime/proc.go", 462);
+    let worker = ("main.worker", "/build/jobs/worker.go", 17);
+    let start = ("main.start", "/build/jobs/main.go", 40);
+    let boot = ("runtime.newproc", "", 0);
+    report.goroutines = vec![
+        group(101_204, "waiting", Some("chan receive"), &[parked, worker], start),
+        group(312, "waiting", Some("IO wait"), &[parked, ("net/http.(*conn).serve", "server.go", 9)], start),
+        group(9, "syscall", None, &[("syscall.Syscall", "", 0), ("main.main", "main.go", 3)], boot),
+        group(2, "running", None, &[], start),
+        group(1, "runnable", None, &[worker], start),
+        group(1, "leaked", Some("select"), &[parked, worker], start),
+    ];
+    let totals = GoroutineTotals { count: 101_529, stack_bytes: 203_058 * KIB, system: 6, dead: 40 };
+    report.goroutine_totals = Some(totals);
+    settle(&mut report);
+    report
+}
 
 /// A C server that does nothing but hold what it has.
 pub fn quiet_native() -> Report {

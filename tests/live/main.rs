@@ -5,6 +5,7 @@
 
 mod bad_luck;
 mod go_heap;
+mod goroutines;
 mod harness;
 mod kernel;
 mod left_behind;

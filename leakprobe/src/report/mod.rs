@@ -78,8 +78,10 @@ pub struct Report {
     pub unaccounted: Unaccounted,
     /// Who made memory resident that was not so before, largest first.
     pub call_sites: Vec<CallSite>,
-    /// Goroutines by stack; empty until the Go runtime is read that far.
-    pub goroutines: Vec<serde_json::Value>,
+    /// Goroutines by what they do, most first; at most so many groups as are worth reading.
+    pub goroutines: Vec<GoroutineGroup>,
+    /// All goroutines together; null where they were not read, as in a process without Go.
+    pub goroutine_totals: Option<GoroutineTotals>,
     /// Operating-system threads with their stacks.
     pub threads: Vec<ThreadRow>,
     /// Diagnoses.
@@ -253,6 +255,38 @@ pub struct CallSite {
     pub frames: Vec<Frame>,
     /// Why there are no frames, or why they end early.
     pub note: Option<&'static str>,
+}
+
+/// Goroutines that do the same: same state, same stack, same `go` statement.
+#[derive(Clone, Debug, Serialize)]
+pub struct GoroutineGroup {
+    /// How many.
+    pub count: u64,
+    /// "runnable", "running", "syscall", "waiting", "copystack", "preempted" or "leaked".
+    pub state: &'static str,
+    /// What they wait for, in Go's words: "chan receive".
+    pub wait_reason: Option<String>,
+    /// How long the longest has been waiting at least; null where the collector has not seen it wait yet.
+    pub waiting_seconds: Option<f64>,
+    /// Size of their stacks, resident or not.
+    pub stack_bytes: u64,
+    /// Innermost first; empty of those that run.
+    pub frames: Vec<Frame>,
+    /// The `go` statement they come from.
+    pub created_by: Option<Frame>,
+}
+
+/// All goroutines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct GoroutineTotals {
+    /// The program's, as `runtime.NumGoroutine` counts.
+    pub count: u64,
+    /// Size of their stacks, resident or not.
+    pub stack_bytes: u64,
+    /// The runtime's own.
+    pub system: u64,
+    /// Remains of ended ones, kept for new ones.
+    pub dead: u64,
 }
 
 /// A thread and its stack.

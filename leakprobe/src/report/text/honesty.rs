@@ -26,6 +26,7 @@ pub fn write(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
     if !is_snapshot(report) {
         sentences.extend(traced(&report.tracing));
     }
+    sentences.extend(super::goroutines::sentence(report));
     sentences.extend(beside_rss(report));
     sentences.extend(cgroup(report));
     sentences.push("The process was never stopped.".to_owned());

@@ -6,6 +6,7 @@
 
 mod advice;
 mod frames;
+mod goroutines;
 mod headline;
 mod honesty;
 mod layout;
@@ -33,6 +34,7 @@ pub fn write(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<
     } else {
         sites.write(page, report)?;
     }
+    goroutines::write(page, report)?;
     advice::write(page, report)?;
     honesty::write(page, report)
 }

@@ -70,7 +70,7 @@ struct Step {
 
 /// Where in the sources, or at least in which module.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+pub(super) struct Place {
     /// Path, or empty.
     file: String,
     /// ":1782", or empty.
@@ -290,7 +290,7 @@ impl Step {
 
 impl Place {
     /// The frame's place; the module is left out where it is the program itself.
-    fn of(frame: &Frame, exe: &str) -> Self {
+    pub(super) fn of(frame: &Frame, exe: &str) -> Self {
         let module = frame.module.as_deref().filter(|module| frame.file.is_none() && *module != exe);
         Self {
             file: frame.file.as_deref().map(|file| printable(file).into_owned()).unwrap_or_default(),
@@ -299,7 +299,7 @@ impl Place {
         }
     }
 
-    fn worded(&self, is_wide: bool) -> String {
+    pub(super) fn worded(&self, is_wide: bool) -> String {
         if self.file.is_empty() {
             return self.module.clone();
         }
@@ -313,7 +313,7 @@ fn fitting(function: &str, columns: usize) -> String {
 }
 
 /// The function's name, or the address where nothing names it.
-fn function(frame: &Frame) -> String {
+pub(super) fn function(frame: &Frame) -> String {
     match &frame.function {
         Some(function) => printable(function).into_owned(),
         None => format!("{:#x}", frame.address),

@@ -47,10 +47,12 @@ pub enum Global {
     MemProfileRate,
     /// `vgetrandomAlloc`, the states of the vdso's random number generator.
     VgetrandomAlloc,
+    /// `waitReasonStrings`, what goroutines wait for.
+    WaitReasonStrings,
 }
 
 impl Global {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Mheap,
         Self::Memstats,
         Self::PersistentChunks,
@@ -64,6 +66,7 @@ impl Global {
         Self::MemProfileCycle,
         Self::MemProfileRate,
         Self::VgetrandomAlloc,
+        Self::WaitReasonStrings,
     ];
 
     /// Its name in the symbol table.
@@ -82,6 +85,7 @@ impl Global {
             Self::MemProfileCycle => "runtime.mProfCycle",
             Self::MemProfileRate => "runtime.MemProfileRate",
             Self::VgetrandomAlloc => "runtime.vgetrandomAlloc",
+            Self::WaitReasonStrings => "runtime.waitReasonStrings",
         }
     }
 }

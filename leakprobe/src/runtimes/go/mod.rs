@@ -8,9 +8,11 @@
 
 pub mod code;
 pub mod find;
+pub mod goroutines;
 pub mod heap;
 pub mod image;
 pub mod layout;
+pub mod layout_goroutines;
 mod metadata;
 pub mod pclntab;
 mod profile;
@@ -24,9 +26,12 @@ use crate::target::build_info::GoBuildInfo;
 use crate::target::elf::ElfFile;
 use crate::target::memory::Memory;
 
-use find::Globals;
+use code::GoCode;
+use find::{Global, Globals};
+use goroutines::Goroutines;
 use image::Arch;
 use layout::Layout;
+use layout_goroutines::GoroutineLayout;
 use pclntab::{Function, Pclntab};
 pub use profile::HeapProfile;
 
@@ -43,6 +48,7 @@ pub struct GoRuntime {
 struct Heap {
     layout: Layout,
     globals: Globals,
+    goroutine_layout: GoroutineLayout,
 }
 
 impl GoRuntime {
@@ -93,6 +99,23 @@ impl GoRuntime {
     /// Where the heap was not found, or its list of ranges stays inconsistent.
     pub fn heap_ranges(&self, memory: &dyn Memory) -> Result<Vec<AddrRange>> {
         self.heap.as_ref().context("the Go heap was not found")?.ranges(memory)
+    }
+
+    /// All goroutines, by what they do; `now_ns` is the monotonic clock's.
+    ///
+    /// # Errors
+    /// Where their list is not found or cannot be read, or the function table was not found.
+    pub fn goroutines(&self, memory: &dyn Memory, now_ns: u64) -> Result<Goroutines> {
+        let heap = self.heap.as_ref().context("the Go heap was not found")?;
+        let code = GoCode::of(self, self.load_bias).context("Go's function table was not found")?;
+        let sources = goroutines::Sources {
+            memory,
+            layout: &heap.goroutine_layout,
+            code,
+            allgs_addr: heap.globals.addr(Global::Allgs)?,
+            reasons_addr: heap.globals.addr(Global::WaitReasonStrings).ok(),
+        };
+        goroutines::read(&sources, now_ns)
     }
 
     /// The functions of the program. Its addresses are those of the file: see [`Self::svma`].
@@ -150,10 +173,12 @@ impl GoRuntime {
 impl Heap {
     fn find(memory: &dyn Memory, elf: &ElfFile, load_bias: u64, build: &GoBuildInfo) -> Result<Self> {
         let minor = build.go_minor().with_context(|| format!("no such Go version: {:?}", build.version))?;
-        let layout = Layout::for_version(minor, Arch::of(elf)?)
-            .with_context(|| format!("Go 1.{minor} is older than what is known"))?;
+        let arch = Arch::of(elf)?;
+        let older = || format!("Go 1.{minor} is older than what is known");
+        let layout = Layout::for_version(minor, arch).with_context(older)?;
+        let goroutine_layout = GoroutineLayout::for_version(minor, arch).with_context(older)?;
         let globals = Globals::find(memory, elf, load_bias, &layout)?;
-        Ok(Self { layout, globals })
+        Ok(Self { layout, globals, goroutine_layout })
     }
 
     fn ranges(&self, memory: &dyn Memory) -> Result<Vec<AddrRange>> {

@@ -1,0 +1,108 @@
+//! Goroutines that do the same are one group: same state, same reason, same stack, same `go` statement.
+//!
+//! Bounded: beyond so many different groups the rest is one without a stack.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use super::record::{Goroutine, State};
+
+/// Different groups told apart; a program has hundreds, garbage has any number.
+const MAX_GROUPS: usize = 1 << 16;
+/// Where the addresses of a key start: before them come the state, the reason and the `go` statement.
+const KEY_HEAD: usize = 3;
+/// Reasons are bytes, so this is none of them.
+const NO_REASON: u64 = 256;
+
+/// Goroutines that do the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// What they do.
+    pub state: State,
+    /// Number of the reason why.
+    pub reason: Option<u8>,
+    /// How many.
+    pub count: u64,
+    /// Size of their stacks, resident or not.
+    pub stack_bytes: u64,
+    /// How long the longest of them has been waiting at least; `None` where the collector has seen none wait.
+    pub longest_wait_ns: Option<u64>,
+    /// Addresses inside the instructions, innermost first; empty of those that run.
+    pub code_addrs: Vec<u64>,
+    /// An address inside the `go` statement.
+    pub creator_addr: Option<u64>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    count: u64,
+    stack_bytes: u64,
+    longest_wait_ns: Option<u64>,
+}
+
+/// The groups while they are collected.
+pub struct Groups {
+    now_ns: u64,
+    tallies: HashMap<Box<[u64]>, Tally>,
+    key: Vec<u64>,
+}
+
+impl Groups {
+    /// `now_ns` is the monotonic clock's.
+    pub fn new(now_ns: u64) -> Self {
+        Self { now_ns, tallies: HashMap::new(), key: Vec::new() }
+    }
+
+    /// Counts a goroutine.
+    pub fn add(&mut self, goroutine: &Goroutine, code_addrs: &[u64]) {
+        let reason = goroutine.reason.map_or(NO_REASON, u64::from);
+        self.key.clear();
+        self.key.extend([goroutine.state as u64, reason, goroutine.creator_addr]);
+        self.key.extend(code_addrs);
+        if !self.tallies.contains_key(self.key.as_slice()) {
+            if self.tallies.len() >= MAX_GROUPS {
+                self.key.truncate(KEY_HEAD);
+                self.key[KEY_HEAD - 1] = 0;
+            }
+            self.tallies.entry(self.key.as_slice().into()).or_default();
+        }
+        let Some(tally) = self.tallies.get_mut(self.key.as_slice()) else { return };
+        tally.count += 1;
+        tally.stack_bytes = tally.stack_bytes.saturating_add(goroutine.stack.len_bytes());
+        let since_ns = Some(goroutine.wait_since_ns).filter(|since_ns| (1..=self.now_ns).contains(since_ns));
+        tally.longest_wait_ns = tally.longest_wait_ns.max(since_ns.map(|since_ns| self.now_ns - since_ns));
+    }
+
+    /// The groups, those with most goroutines first.
+    pub fn into_sorted(self) -> Vec<Group> {
+        let mut groups: Vec<Group> =
+            self.tallies.into_iter().filter_map(|(key, tally)| group(&key, tally)).collect();
+        groups.sort_by(|one, other| {
+            let order = |it: &Group| (Reverse(it.count), Reverse(it.stack_bytes), it.state, it.reason);
+            order(one).cmp(&order(other)).then_with(|| one.code_addrs.cmp(&other.code_addrs))
+        });
+        groups
+    }
+}
+
+fn group(key: &[u64], tally: Tally) -> Option<Group> {
+    let (&[state, reason, creator_addr], code_addrs) = key.split_first_chunk::<KEY_HEAD>()?;
+    const STATES: [State; 7] = [
+        State::Runnable,
+        State::Running,
+        State::Syscall,
+        State::Waiting,
+        State::CopyStack,
+        State::Preempted,
+        State::Leaked,
+    ];
+    Some(Group {
+        state: STATES.into_iter().find(|known| *known as u64 == state)?,
+        reason: u8::try_from(reason).ok(),
+        count: tally.count,
+        stack_bytes: tally.stack_bytes,
+        longest_wait_ns: tally.longest_wait_ns,
+        code_addrs: code_addrs.to_vec(),
+        creator_addr: creator_addr.checked_sub(1),
+    })
+}
