@@ -53,10 +53,14 @@ impl Line {
 pub fn log_to_stderr() {
     struct Stderr;
     impl log::Log for Stderr {
-        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-            true
+        /// The libraries' own debugging is not what was asked for.
+        fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+            !metadata.target().starts_with("aya") || metadata.level() <= log::Level::Warn
         }
         fn log(&self, record: &log::Record<'_>) {
+            if !self.enabled(record.metadata()) {
+                return;
+            }
             let _ = writeln!(io::stderr(), "leakprobe: kernel: {}", record.args());
         }
         fn flush(&self) {}
