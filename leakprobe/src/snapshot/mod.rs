@@ -6,6 +6,8 @@
 mod pagemap;
 mod smaps;
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 
 pub use self::pagemap::{PageRun, Residency};
@@ -33,13 +35,43 @@ impl Snapshot {
     pub fn rss_bytes(&self) -> u64 {
         self.usages.iter().map(|usage| usage.rss_bytes).sum()
     }
+
+    /// By how much the two reads disagree over what is resident.
+    fn torn_bytes(&self) -> u64 {
+        let resident = self.runs.iter().filter(|run| run.residency != Residency::Swapped);
+        resident.map(|run| run.range.len_bytes()).sum::<u64>().abs_diff(self.rss_bytes())
+    }
 }
 
-/// Takes a snapshot. `None` where the address space is gone, by exit or exec.
+/// Reads that disagree by more than this part of the RSS are tried again.
+const TORN_PART: u64 = 500;
+/// How often at most, and only where a try is this quick: reading holds up the target's own mappings.
+const TRIES: u32 = 4;
+const QUICK: Duration = Duration::from_millis(50);
+
+/// Takes a snapshot; of some tries, where memory came or went between the two reads, the most consistent
+/// one. `None` where the address space is gone, by exit or exec.
 ///
 /// # Errors
 /// Where /proc/PID/smaps cannot be read.
 pub fn take(target: &Target) -> Result<Option<Snapshot>> {
+    let mut best: Option<Snapshot> = None;
+    for _ in 0..TRIES {
+        let started = Instant::now();
+        let Some(snapshot) = take_once(target)? else { return Ok(None) };
+        let torn_bytes = snapshot.torn_bytes();
+        let is_good = torn_bytes <= snapshot.rss_bytes() / TORN_PART || started.elapsed() > QUICK;
+        if best.as_ref().is_none_or(|best| torn_bytes < best.torn_bytes()) {
+            best = Some(snapshot);
+        }
+        if is_good {
+            break;
+        }
+    }
+    Ok(best)
+}
+
+fn take_once(target: &Target) -> Result<Option<Snapshot>> {
     let text = target.smaps_text()?;
     let usages = smaps::parse(&text);
     if usages.iter().all(|usage| usage.region.is_kernel_special()) {
