@@ -80,13 +80,15 @@ pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Ou
     let (runtimes, unread) = Runtimes::find(&target, &modules);
     gaps.extend(unread);
     let go = runtimes.go_code(&modules);
-    let roles = runtimes.code_roles(&modules);
+    let race_text = runtimes.race_text(&modules);
+    let roles = runtimes.code_roles(&modules, &race_text);
 
     let window = if request.duration.is_zero() {
         Window::none(see(&target, &modules, &runtimes)?)
     } else {
         let mut unwinder = Unwinder::new(&modules, go);
-        watch_window(request, &target, &modules, &runtimes, &mut unwinder, tell).await?
+        let watched = watched(&target, &runtimes, &race_text);
+        watch_window(request, &target, &watched, &modules, &runtimes, &mut unwinder, tell).await?
     };
     let end = window.end.as_ref().unwrap_or(&window.start);
     gaps.extend(end.gaps.iter().cloned());
@@ -149,13 +151,14 @@ impl Window {
 async fn watch_window(
     request: &Request,
     target: &Target,
+    watched: &Watched,
     modules: &[modules::Module],
     runtimes: &Runtimes,
     unwinder: &mut Unwinder<'_>,
     tell: &mut dyn FnMut(Progress),
 ) -> Result<Window> {
     let mut recording = Recording::new(host::monotonic_ns(), host::brk_addr(&target.regions()));
-    let mut tracer = Tracer::attach(&watched(target, modules, runtimes), request.verbose)?;
+    let mut tracer = Tracer::attach(watched, request.verbose)?;
     let start = see(target, modules, runtimes)?;
     let (ended, lasted) =
         watch::watch(target, &mut tracer, &mut recording, unwinder, request.duration, tell).await?;
@@ -187,8 +190,7 @@ fn see(target: &Target, modules: &[modules::Module], runtimes: &Runtimes) -> Res
     look(target, modules, runtimes)?.ok_or_else(|| TargetError::Exited { pid: target.pid() }.into())
 }
 
-fn watched(target: &Target, modules: &[modules::Module], runtimes: &Runtimes) -> Watched {
-    let race_text = runtimes.race_text(modules);
+fn watched(target: &Target, runtimes: &Runtimes, race_text: &[AddrRange]) -> Watched {
     let hull = race_text.first().zip(race_text.last());
     let go = runtimes.go.as_ref();
     Watched {

@@ -124,12 +124,11 @@ impl Runtimes {
         Reading { findings, stacks, race_counts, heap_profile }
     }
 
-    /// The roles of the target's code.
-    pub fn code_roles(&self, modules: &[Module]) -> CodeRoles {
+    /// The roles of the target's code; `race_text` is [`Self::race_text`].
+    pub fn code_roles(&self, modules: &[Module], race_text: &[AddrRange]) -> CodeRoles {
         let Some(go) = &self.go else { return CodeRoles::new(modules, []) };
         let functions = go_functions(go, modules).map(|(name, range)| (range, go_role(name)));
-        let race: Vec<(AddrRange, Role)> =
-            self.race_text(modules).into_iter().map(|range| (range, Role::RaceRuntime)).collect();
+        let race = race_text.iter().map(|range| (*range, Role::RaceRuntime));
         CodeRoles::new(modules, functions.chain(race))
     }
 
@@ -138,17 +137,11 @@ impl Runtimes {
         let (Some(go), Some(exe), true) = (&self.go, exe(modules), self.is_race()) else {
             return Vec::new();
         };
-        let symbols =
-            exe.elf.symbols(|name| name.starts_with("_ZN") || name.starts_with("__")).unwrap_or_default();
-        let by_symbol = symbols.iter().filter_map(|symbol| {
-            let start_addr = symbol.svma.checked_add(exe.load_bias)?;
-            Some((symbol.name.as_str(), AddrRange::with_len(start_addr, symbol.len_bytes.max(1))?))
-        });
-        let code = exe.code_ranges(); // the symbols name data too
-        sanitizer::race_text_ranges(by_symbol.chain(go_functions(go, modules)))
-            .into_iter()
-            .filter(|range| code.iter().any(|code| code.contains(range.start_addr)))
-            .collect()
+        let by_symbol = sanitizer::race_text_of_symbols(&exe.elf, exe.load_bias);
+        if by_symbol.is_empty() {
+            return sanitizer::race_text_ranges(go_functions(go, modules)); // stripped
+        }
+        by_symbol
     }
 
     /// Linked by the C linker, which Go uses where the program has C code of its own: then memory that
