@@ -1,13 +1,14 @@
 //! Puts the parts together into the finished report: the last step before formats. Pure but for the
 //! names it asks the symbolizer for.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};
 
 use crate::address::AddrRange;
 use crate::attribute::growth::{RawCallSite, call_sites, claims_from_stacks, new_pages};
 use crate::attribute::ledger::{Ledger, Owners};
+use crate::attribute::slack;
 use crate::claim::{Claim, Component, Evidence};
 use crate::look::Look;
 use crate::report::{
@@ -37,6 +38,8 @@ pub struct Account {
     pub start: Option<Ledger>,
     /// Growth by stack, largest first.
     pub sites: Vec<RawCallSite>,
+    /// Resident bytes that hold nothing live, of the components that were looked into.
+    slack: BTreeMap<Component, u64>,
 }
 
 /// Draws up both ledgers by the same claims, so that what is only better known at the end is not
@@ -65,7 +68,8 @@ pub fn draw_up(
         }
         _ => Vec::new(),
     };
-    Account { end: Ledger::draw_up(&end.snapshot, &owners), start: start_ledger, sites }
+    let slack = slack::by_component(&end.slack, &owners, &end.snapshot.runs);
+    Account { end: Ledger::draw_up(&end.snapshot, &owners), start: start_ledger, sites, slack }
 }
 
 impl Account {
@@ -86,7 +90,7 @@ impl Account {
                     rss: entry.rss_bytes,
                     growth: self.start.as_ref().map(|start| signed(entry.rss_bytes, start.rss_of(component))),
                     r#virtual: entry.virtual_bytes,
-                    slack: None,
+                    slack: self.slack.get(&component).copied(),
                     lazy_free: entry.lazy_free_bytes,
                     huge: Some(entry.huge_bytes),
                     swap: Some(entry.swap_bytes),

@@ -182,6 +182,17 @@ pub struct Gap {
     pub bytes: Option<u64>,
 }
 
+/// A stretch of memory that a runtime has looked into: so many of its bytes hold nothing live, though their
+/// pages are in use. Stretches of one runtime are disjoint; those without such bytes are listed too, since
+/// only what is listed was looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slack {
+    /// The stretch.
+    pub range: AddrRange,
+    /// Bytes of it that hold nothing live, resident or not.
+    pub dead_bytes: u64,
+}
+
 /// What a reader of a runtime found: claims, and what it could not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
@@ -189,4 +200,6 @@ pub struct Findings {
     pub claims: Vec<Claim>,
     /// What could not be read.
     pub gaps: Vec<Gap>,
+    /// How much of what is in use holds nothing, where that was looked into.
+    pub slack: Vec<Slack>,
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::attribute::mappings;
-use crate::claim::{Claim, Gap};
+use crate::claim::{Claim, Gap, Slack};
 use crate::runtimes::Runtimes;
 use crate::runtimes::go::HeapProfile;
 use crate::runtimes::sanitizer::RaceCounts;
@@ -20,6 +20,8 @@ pub struct Look {
     pub snapshot: Snapshot,
     /// Who owns it, as far as maps and runtimes say.
     pub claims: Vec<Claim>,
+    /// How much of what is in use holds nothing.
+    pub slack: Vec<Slack>,
     /// Threads' stacks, by thread id.
     pub stacks: Vec<ThreadStack>,
     /// What the race detector counts of itself.
@@ -45,6 +47,7 @@ pub fn look(target: &Target, modules: &[Module], runtimes: &Runtimes) -> Result<
     Ok(Some(Look {
         snapshot,
         claims,
+        slack: read.findings.slack,
         stacks: read.stacks,
         race_counts: read.race_counts,
         heap_profile: read.heap_profile,

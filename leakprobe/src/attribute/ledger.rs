@@ -86,7 +86,8 @@ pub struct Entry {
     pub swap_bytes: u64,
     /// Of `rss_bytes`, in huge pages.
     pub huge_bytes: u64,
-    /// Of `rss_bytes`, lazily freed; `None` where a VMA with such pages has several owners.
+    /// Of `rss_bytes`, lazily freed; `None` where a VMA with such pages has several owners and the pages
+    /// could not be told apart.
     pub lazy_free_bytes: Option<u64>,
     /// `rss_bytes` by the evidence for them.
     pub by_evidence: BTreeMap<Evidence, u64>,
@@ -151,10 +152,11 @@ impl Ledger {
     }
 
     fn add_parts(&mut self, usage: &RegionUsage, parts: &[(AddrRange, Owner)], runs: &[PageRun]) {
+        let are_freed_pages_known = knows_freed_pages(usage, runs);
         for (part, owner) in parts {
             let entry = self.entry(owner.component);
             entry.virtual_bytes += part.len_bytes();
-            if usage.lazy_free_bytes > 0 {
+            if !are_freed_pages_known {
                 entry.lazy_free_bytes = None;
             }
             let mut rss_bytes = 0;
@@ -166,6 +168,10 @@ impl Ledger {
                     Residency::ResidentHuge => {
                         rss_bytes += common.len_bytes();
                         entry.huge_bytes += common.len_bytes();
+                    }
+                    Residency::ResidentLazyFree => {
+                        rss_bytes += common.len_bytes();
+                        entry.lazy_free_bytes = entry.lazy_free_bytes.map(|bytes| bytes + common.len_bytes());
                     }
                 }
             }
@@ -179,6 +185,18 @@ impl Ledger {
             .entry(component)
             .or_insert_with(|| Entry { lazy_free_bytes: Some(0), ..Entry::default() })
     }
+}
+
+/// Lazily freed pages are found some milliseconds after they were counted, and the kernel marks them in
+/// batches: so much of the difference is that.
+const MARKED_LATE_BYTES: u64 = 1 << 20;
+
+/// Whether the lazily freed pages among `runs` are those that the kernel counts in the VMA.
+fn knows_freed_pages(usage: &RegionUsage, runs: &[PageRun]) -> bool {
+    let freed = runs.iter().filter(|run| run.residency == Residency::ResidentLazyFree);
+    let in_region = freed.filter_map(|run| run.range.intersection(&usage.region.range));
+    let found_bytes: u64 = in_region.map(|range| range.len_bytes()).sum();
+    found_bytes.abs_diff(usage.lazy_free_bytes) <= MARKED_LATE_BYTES.min(usage.lazy_free_bytes / 2)
 }
 
 #[cfg(test)]

@@ -8,3 +8,4 @@ pub mod last_known;
 pub mod ledger;
 pub mod mappings;
 pub mod origin;
+pub mod slack;

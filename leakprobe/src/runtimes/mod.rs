@@ -183,4 +183,5 @@ fn exe(modules: &[Module]) -> Option<&Module> {
 fn add(findings: &mut Findings, more: Findings) {
     findings.claims.extend(more.claims);
     findings.gaps.extend(more.gaps);
+    findings.slack.extend(more.slack);
 }

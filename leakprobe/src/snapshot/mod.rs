@@ -3,6 +3,7 @@
 //! Two reads that follow each other within milliseconds: /proc/PID/smaps for the figures by VMA, then
 //! the page map for the pages. What changes in between shows in the residual, and nowhere else.
 
+mod lazy_free;
 mod pagemap;
 mod smaps;
 
@@ -77,7 +78,8 @@ fn take_once(target: &Target) -> Result<Option<Snapshot>> {
     if usages.iter().all(|usage| usage.region.is_kernel_special()) {
         return Ok(None);
     }
-    let (runs, gaps) = pagemap::read(target.pagemap(), &usages);
+    let (mut runs, gaps) = pagemap::read(target.pagemap(), &usages);
+    lazy_free::mark(target.pagemap(), &usages, &mut runs);
     let snapshot = Snapshot { usages, runs, status: target.status(), threads: target.threads(), gaps };
     Ok((!target.has_exited()).then_some(snapshot))
 }

@@ -21,6 +21,8 @@ pub enum Residency {
     Resident,
     /// In memory, as part of a huge page.
     ResidentHuge,
+    /// In memory, counted in RSS, and given back with MADV_FREE.
+    ResidentLazyFree,
     /// In swap.
     Swapped,
 }

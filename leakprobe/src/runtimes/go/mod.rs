@@ -71,7 +71,7 @@ impl GoRuntime {
     /// Claims the Go heap by what its pages are for, and the runtime's own memory, and says what could not be
     /// read.
     pub fn claims(&self, memory: &dyn Memory) -> Findings {
-        let mut findings = Findings { claims: Vec::new(), gaps: self.gaps.clone() };
+        let mut findings = Findings { gaps: self.gaps.clone(), ..Findings::default() };
         let Some(heap) = &self.heap else { return findings };
         let reader = metadata::Reader { memory, layout: &heap.layout, globals: &heap.globals };
         let divided = noted(spans::findings(&reader), "the ranges of the Go heap", &mut findings.gaps);
@@ -80,6 +80,7 @@ impl GoRuntime {
         for mut part in [heap, metadata] {
             findings.claims.append(&mut part.claims);
             findings.gaps.append(&mut part.gaps);
+            findings.slack.append(&mut part.slack);
         }
         findings
     }

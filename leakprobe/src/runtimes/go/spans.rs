@@ -72,14 +72,14 @@ pub fn findings(reader: &Reader<'_>) -> Result<(Vec<AddrRange>, Findings)> {
                 gaps.push(Gap { what, why, bytes: Some(bytes) });
             }
             let ranges = pages.parts.iter().map(|part| part.range).collect();
-            Ok((ranges, Findings { claims: pages.claims(), gaps }))
+            Ok((ranges, Findings { claims: pages.claims(), gaps, ..Findings::default() }))
         }
         Err(error) => {
             let ranges = heap::ranges(reader.memory, reader.layout, reader.globals.mheap_addr())?;
             let why = format!("{error:#}; the whole heap counts as in use");
             gaps.push(Gap { what, why, bytes: None });
             let claims = ranges.iter().map(|&range| claim(range, Use::Objects)).collect();
-            Ok((ranges, Findings { claims, gaps }))
+            Ok((ranges, Findings { claims, gaps, ..Findings::default() }))
         }
     }
 }

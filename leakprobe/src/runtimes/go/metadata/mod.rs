@@ -68,7 +68,7 @@ pub fn findings(reader: &Reader<'_>, heap: &[AddrRange]) -> Findings {
         }
     }
     let claim = |range| Claim { range, component: Component::GoRuntime, evidence: Evidence::Structure };
-    Findings { claims: merged(ranges).into_iter().map(claim).collect(), gaps }
+    Findings { claims: merged(ranges).into_iter().map(claim).collect(), gaps, ..Findings::default() }
 }
 
 /// Whether `range` has an address in common with one of `sorted`.
