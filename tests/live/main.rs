@@ -8,6 +8,7 @@ mod go_heap;
 mod goroutines;
 mod harness;
 mod kernel;
+mod lazily_freed;
 mod left_behind;
 mod race_detector;
 mod told_apart;
