@@ -16,7 +16,10 @@ fn lazily_freed_pages_are_counted_where_they_lie() -> Result<()> {
     let idle = expect::component(&report, "go.heap.idle")?;
     let objects = expect::component(&report, "go.heap.inuse")?;
     let found_bytes = expect::number(idle, "/lazy_free")?;
-    ensure!(found_bytes.abs_diff(freed_bytes) <= TOLERANCE_BYTES.unsigned_abs(), "{freed_bytes} freed: {idle}");
+    ensure!(
+        found_bytes.abs_diff(freed_bytes) <= TOLERANCE_BYTES.unsigned_abs(),
+        "{freed_bytes} freed: {idle}"
+    );
     ensure!(expect::number(idle, "/rss")? >= found_bytes, "they are resident: {idle}");
     ensure!(expect::number(objects, "/rss")? >= kept_bytes, "what is kept is in use: {objects}");
     ensure!(expect::number(objects, "/lazy_free")? == 0, "nothing in use was freed: {objects}");
