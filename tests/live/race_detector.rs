@@ -64,7 +64,7 @@ fn runtime_is_known(report: &Value) -> Result<()> {
         runtime["kind"] == "go" && runtime["race"] == true,
         "the runtime is not Go with -race: {runtime}"
     );
-    let version = format!("go{}", leakprobe_tests::places::GO_VERSION);
+    let version = format!("go{}", leakprobe_tests::places::NEWEST_GO);
     ensure!(runtime["version"] == version, "the version is not {version}: {runtime}");
     Ok(())
 }

@@ -1,7 +1,8 @@
-//! Builds the workloads: `c/NAME` with gcc, `go/NAME` with the Go in the user's cache.
+//! Builds the workloads: `c/NAME` with gcc, `go/NAME` with a Go in the user's cache.
 //!
 //! The surprise: a name that starts with `race_` is built with `-race`.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
@@ -15,14 +16,119 @@ use crate::places;
 /// One build at a time, so that two tests never build the same program twice.
 static BUILDING: Mutex<()> = Mutex::new(());
 
+/// How a Go workload is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GoBuild {
+    /// One of [`places::GO_VERSIONS`].
+    pub version: &'static str,
+    /// What it is linked into.
+    pub kind: Kind,
+    /// What is left of its names.
+    pub symbols: Symbols,
+}
+
+/// What a Go program is linked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Go alone, at fixed addresses: CGO_ENABLED=0.
+    Plain,
+    /// Go alone, at addresses the kernel chooses.
+    Pie,
+    /// With the race detector.
+    Race,
+    /// With C where the program has any, linked by gcc then. Sets the build tag `with_cgo`.
+    Cgo,
+}
+
+/// What the linker leaves of a program's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Symbols {
+    /// DWARF and the symbol table.
+    Dwarf,
+    /// The symbol table only: `-w`.
+    Table,
+    /// Neither: `-s -w`.
+    Stripped,
+}
+
+impl GoBuild {
+    /// How the tests that do not care about it build a workload of this name.
+    pub fn usual(program: &str) -> Self {
+        let kind = if program.starts_with("race_") { Kind::Race } else { Kind::Cgo };
+        Self { version: places::NEWEST_GO, kind, symbols: Symbols::Dwarf }
+    }
+
+    fn arguments(self) -> Vec<&'static str> {
+        let mut arguments = match self.kind {
+            Kind::Plain => vec![],
+            Kind::Pie => vec!["-buildmode=pie"],
+            Kind::Race => vec!["-race"],
+            Kind::Cgo => vec!["-tags=with_cgo"],
+        };
+        match self.symbols {
+            Symbols::Dwarf => {}
+            Symbols::Table => arguments.push("-ldflags=-w"),
+            Symbols::Stripped => arguments.push("-ldflags=-s -w"),
+        }
+        arguments
+    }
+}
+
+impl fmt::Display for GoBuild {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "go{} {} {}", self.version, self.kind, self.symbols)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Plain => "plain",
+            Self::Pie => "PIE",
+            Self::Race => "-race",
+            Self::Cgo => "cgo",
+        })
+    }
+}
+
+impl fmt::Display for Symbols {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Dwarf => "DWARF",
+            Self::Table => "-w",
+            Self::Stripped => "-s -w",
+        })
+    }
+}
+
 /// Builds the workload where its sources are newer than its program; says where the program is.
 pub fn workload(name: &str) -> Result<PathBuf> {
+    let (language, program) = split(name)?;
+    match language {
+        "c" => up_to_date(Recipe::c(program)),
+        "go" => up_to_date(Recipe::go(program, GoBuild::usual(program), "go")?),
+        _ => bail!("workload {name}: no compiler is known for {language}"),
+    }
+}
+
+/// The same for `go/NAME`, built in a certain way.
+pub fn go_workload(name: &str, build: GoBuild) -> Result<PathBuf> {
+    let (language, program) = split(name)?;
+    ensure!(language == "go", "workload {name} is not written in Go");
+    let folder = build.to_string().replace(' ', "").replace('-', "_");
+    up_to_date(Recipe::go(program, build, &folder)?)
+}
+
+fn split(name: &str) -> Result<(&str, &str)> {
+    name.split_once('/').with_context(|| format!("workload {name}: the name is LANGUAGE/PROGRAM"))
+}
+
+fn up_to_date(mut recipe: Recipe) -> Result<PathBuf> {
     let building = BUILDING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let mut recipe = Recipe::of(name)?;
     let newest_source = newest(&recipe.sources)?;
     let is_current = modified(&recipe.program).is_ok_and(|built| built >= newest_source);
     if !is_current {
-        recipe.build(name)?;
+        recipe.build()?;
     }
     drop(building);
     Ok(recipe.program)
@@ -38,35 +144,39 @@ struct Recipe {
 }
 
 impl Recipe {
-    fn of(name: &str) -> Result<Self> {
-        let (language, program) =
-            name.split_once('/').with_context(|| format!("workload {name}: the name is LANGUAGE/PROGRAM"))?;
-        let folder = places::repository().join("tests/workloads").join(language);
-        let source = folder.join(program);
-        ensure!(source.is_dir(), "workload {name}: there is no folder {}", source.display());
-        let (compiler, input, mut sources) = match language {
-            "c" => (gcc(&folder), format!("{program}/main.c"), vec![folder.join("contract.h")]),
-            "go" => {
-                let sources = vec![folder.join("contract"), places::go_root()?.join("VERSION")];
-                (go(&folder, program)?, format!("./{program}"), sources)
-            }
-            _ => bail!("workload {name}: no compiler is known for {language}"),
-        };
-        sources.push(source);
-        let program = places::target().join("workloads").join(language).join(program);
-        Ok(Self { sources, program, compiler, input })
+    fn c(program: &str) -> Self {
+        let folder = sources().join("c");
+        Self {
+            sources: vec![folder.join("contract.h"), folder.join(program)],
+            program: programs().join("c").join(program),
+            compiler: gcc(&folder),
+            input: format!("{program}/main.c"),
+        }
     }
 
-    fn build(&mut self, name: &str) -> Result<()> {
+    fn go(program: &str, build: GoBuild, built_in: &str) -> Result<Self> {
+        let folder = sources().join("go");
+        let toolchain = places::go_root(build.version)?.join("VERSION");
+        Ok(Self {
+            sources: vec![folder.join("contract"), folder.join(program), toolchain],
+            program: programs().join(built_in).join(program),
+            compiler: go(&folder, program, build)?,
+            input: format!("./{program}"),
+        })
+    }
+
+    fn build(&mut self) -> Result<()> {
         let folder = self.program.parent().context("the program lies in a folder")?;
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         // Renamed into place: another test process may be starting the old program right now.
         let unfinished = self.program.with_extension(process::id().to_string());
         let output = self.compiler.arg("-o").arg(&unfinished).arg(&self.input).output();
-        let output = output.with_context(|| format!("run {:?} for {name}", self.compiler.get_program()))?;
+        let output =
+            output.with_context(|| format!("run {:?} for {}", self.compiler.get_program(), self.input))?;
         ensure!(
             output.status.success(),
-            "build workload {name}: {}\n{}",
+            "build workload {}: {}\n{}",
+            self.input,
             output.status,
             String::from_utf8_lossy(&output.stderr)
         );
@@ -75,30 +185,36 @@ impl Recipe {
     }
 }
 
+fn sources() -> PathBuf {
+    places::repository().join("tests/workloads")
+}
+
+fn programs() -> PathBuf {
+    places::target().join("workloads")
+}
+
 fn gcc(folder: &Path) -> Command {
     let mut gcc = Command::new("gcc");
     gcc.current_dir(folder).args(["-O2", "-g", "-Wall", "-Wextra", "-pthread", "-I."]);
     gcc
 }
 
-fn go(folder: &Path, program: &str) -> Result<Command> {
-    let root = places::go_root()?;
+fn go(folder: &Path, program: &str, build: GoBuild) -> Result<Command> {
+    let root = places::go_root(build.version)?;
     ensure!(
         root.join("bin/go").is_file(),
-        "build {program} with Go {}: it is not in {}; run `cargo xtask setup`",
-        places::GO_VERSION,
+        "build {program} with Go {}: it is not in {}; run `cargo xtask setup --all`",
+        build.version,
         root.display()
     );
     let cache = places::cache()?;
     let mut go = Command::new(root.join("bin/go"));
     // Nothing of the user's own Go may leak in, and nothing may be fetched.
     go.env("GOROOT", &root).env("GOTOOLCHAIN", "local").env("GOENV", "off").env("GOPROXY", "off");
-    go.env("GOFLAGS", "-mod=mod").env("CGO_ENABLED", "1").env("GOWORK", "off");
+    go.env("GOFLAGS", "-mod=mod").env("GOWORK", "off");
+    go.env("CGO_ENABLED", if matches!(build.kind, Kind::Plain | Kind::Pie) { "0" } else { "1" });
     go.env("GOCACHE", cache.join("go-build")).env("GOPATH", cache.join("go-path"));
-    go.current_dir(folder).arg("build");
-    if program.starts_with("race_") {
-        go.arg("-race");
-    }
+    go.current_dir(folder).arg("build").args(build.arguments());
     Ok(go)
 }
 

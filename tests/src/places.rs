@@ -5,8 +5,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// The Go that builds the Go workloads.
-pub const GO_VERSION: &str = "1.27.3";
+/// The releases of Go whose runtimes are read in the tests, oldest first: the last of each minor version
+/// that PyPI or Debian 12 serves. Neither has a Go 1.20.
+pub const GO_VERSIONS: [&str; 8] =
+    ["1.19.8", "1.21.13", "1.22.10", "1.23.9", "1.24.11", "1.25.5", "1.26.6", "1.27.3"];
+
+/// The oldest of them.
+pub const OLDEST_GO: &str = GO_VERSIONS[0];
+
+/// The Go that builds the Go workloads where none is named.
+pub const NEWEST_GO: &str = GO_VERSIONS[GO_VERSIONS.len() - 1];
 
 /// The repository's root.
 pub fn repository() -> &'static Path {
@@ -46,7 +54,7 @@ pub fn cache() -> Result<PathBuf> {
     Ok(caches.join("leakprobe"))
 }
 
-/// GOROOT of [`GO_VERSION`], whether it is there yet or not.
-pub fn go_root() -> Result<PathBuf> {
-    Ok(cache()?.join("go").join(GO_VERSION).join("go"))
+/// GOROOT of a release of Go, whether it is there yet or not.
+pub fn go_root(version: &str) -> Result<PathBuf> {
+    Ok(cache()?.join("go").join(version).join("go"))
 }

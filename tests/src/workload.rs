@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::compile::GoBuild;
 use crate::lines::Lines;
 use crate::process::{Ended, Process};
 use crate::{Deadline, compile, places};
@@ -30,6 +31,12 @@ impl Workload {
     pub fn start(name: &str) -> Result<Self> {
         let program = compile::workload(name)?;
         Self::start_program(Command::new(program), name, Deadline::usual())
+    }
+
+    /// The same for a Go program that is built in a certain way.
+    pub fn start_built(name: &str, build: GoBuild) -> Result<Self> {
+        let program = compile::go_workload(name, build)?;
+        Self::start_program(Command::new(program), &format!("{name} ({build})"), Deadline::usual())
     }
 
     /// Starts any program that keeps the contract.

@@ -10,7 +10,7 @@ use crate::setup;
 
 pub(crate) fn run(keep: bool) -> Result<()> {
     ensure_root("demo", "leakprobe reads another process's memory and loads BPF programs")?;
-    setup::run()?;
+    setup::run(setup::Releases::Newest)?;
     println!("Building leakprobe, and a Go HTTP service with the race detector in it …");
     let leakprobe = build_leakprobe()?;
     let workload = Workload::start("go/race_http")?;

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use setup::Releases;
 
 /// Set-up, demo, tests and benchmarks of leakprobe.
 #[derive(Parser)]
@@ -28,7 +29,11 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Verb {
     /// Install what building and testing need and this machine lacks
-    Setup,
+    Setup {
+        /// For `test --all` too: every release of Go that the tables are measured on
+        #[arg(long)]
+        all: bool,
+    },
     /// Watch a real Go service with the race detector, and see who owns its memory
     Demo {
         /// Leave the service running after the report, until Enter
@@ -37,9 +42,12 @@ enum Verb {
     },
     /// Check and test everything (needs root)
     Test {
-        /// Go on after a step that failed
+        /// The wide matrices too; writes the tables in docs/
         #[arg(long)]
         all: bool,
+        /// Go on after a step that failed
+        #[arg(long)]
+        keep_going: bool,
     },
     /// Check the rules of the house that no compiler knows
     Tidy,
@@ -65,9 +73,9 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Result<()> {
     match verb {
-        Verb::Setup => setup::run(),
+        Verb::Setup { all } => setup::run(if all { Releases::All } else { Releases::Corners }),
         Verb::Demo { keep } => demo::run(keep),
-        Verb::Test { all } => test::run(all),
+        Verb::Test { all, keep_going } => test::run(all, keep_going),
         Verb::Tidy => tidy::run(),
         Verb::Bless => bless::run(),
         Verb::Bench { rounds } => bench::run(rounds),

@@ -18,7 +18,7 @@ use crate::setup;
 
 pub(crate) fn run(rounds: u32) -> Result<()> {
     ensure_root("bench", "leakprobe, perf and bpftrace watch another process")?;
-    setup::run()?;
+    setup::run(setup::Releases::Newest)?;
     setup::bench_tools();
     let leakprobe = build_leakprobe()?;
     requests::run(&leakprobe, rounds)?;

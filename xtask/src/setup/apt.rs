@@ -3,9 +3,11 @@
 //! The surprise: packages that would push out others are refused. Debian's own Rust conflicts with its
 //! rustup package, and nobody who asked for a demo wants to lose that.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 
-use crate::command::{ask, command, find_program, quietly};
+use crate::command::{ask, command, find_program, is_root, quietly};
 
 /// May give way: busybox-static is the same program, and whatever needed the one accepts the other.
 const MAY_BE_REPLACED: [&str; 1] = ["busybox"];
@@ -36,6 +38,29 @@ pub(super) fn install(packages: &[&str]) -> Result<()> {
     apt_get(&install_arguments(packages)).with_context(|| {
         format!("install {}: run the command by hand and mend what it says", packages.join(" "))
     })?;
+    Ok(())
+}
+
+/// Fetches packages into a folder and installs nothing.
+pub(super) fn download(packages: &[&str], folder: &Path) -> Result<()> {
+    ensure!(
+        is_here(),
+        "this machine has no apt-get to fetch {} with: unpack these packages of Debian 12 by hand",
+        packages.join(" and ")
+    );
+    if packages.iter().any(|package| !has_candidate(package)) && is_root() {
+        apt_get(&["update"])
+            .context("bring the package lists up to date: check the network and the sources list")?;
+    }
+    let unknown: Vec<&str> = packages.iter().copied().filter(|package| !has_candidate(package)).collect();
+    ensure!(
+        unknown.is_empty(),
+        "the package lists of this machine have no {}: run `apt-get update`; it is Debian 12 that has them",
+        unknown.join(", ")
+    );
+    let mut download = command("apt-get", &[&["download"], packages].concat());
+    download.current_dir(folder);
+    quietly(download).with_context(|| format!("fetch {}", packages.join(" and ")))?;
     Ok(())
 }
 

@@ -29,12 +29,14 @@ struct Need {
 enum Action {
     LinkDebianToolchain,
     InstallBpfLinker { llvm: u32 },
-    FetchGo,
+    FetchGo { version: &'static str },
 }
 
+pub(crate) use go::Releases;
+
 /// Brings what is missing.
-pub(crate) fn run() -> Result<()> {
-    let needs = missing()?;
+pub(crate) fn run(releases: Releases) -> Result<()> {
+    let needs = missing(releases)?;
     if needs.is_empty() {
         println!("Everything needed is here.");
         return Ok(());
@@ -52,11 +54,11 @@ pub(crate) fn run() -> Result<()> {
         match need.then {
             Some(Action::LinkDebianToolchain) => bpf::link_debian_toolchain()?,
             Some(Action::InstallBpfLinker { llvm }) => bpf::install_linker(llvm)?,
-            Some(Action::FetchGo) => go::fetch()?,
+            Some(Action::FetchGo { version }) => go::fetch(version)?,
             None => {}
         }
     }
-    let left: Vec<String> = missing()?.into_iter().map(|need| need.what).collect();
+    let left: Vec<String> = missing(releases)?.into_iter().map(|need| need.what).collect();
     ensure!(
         left.is_empty(),
         "all was installed without an error, and yet this is missing: {}",
@@ -84,10 +86,10 @@ pub(crate) fn bench_tools() {
     }
 }
 
-fn missing() -> Result<Vec<Need>> {
+fn missing(releases: Releases) -> Result<Vec<Need>> {
     let mut needs = machine::missing();
     needs.extend(bpf::missing()?);
-    needs.extend(go::missing()?);
+    needs.extend(go::missing(releases)?);
     Ok(needs)
 }
 
