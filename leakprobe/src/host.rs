@@ -98,6 +98,6 @@ fn outside_rss(target: &Target, end: &Look) -> OutsideRss {
     OutsideRss {
         page_tables: end.snapshot.status.page_table_bytes,
         kernel_stacks: end.snapshot.status.threads.map(|threads| threads * KERNEL_STACK_BYTES),
-        cgroup: cgroup::parse(&target.cgroup_text()).as_ref().and_then(cgroup::memory),
+        cgroup: cgroup::parse(&target.cgroup_text()).and_then(|cgroup| cgroup::memory(&cgroup, target.pid())),
     }
 }

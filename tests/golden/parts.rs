@@ -3,8 +3,9 @@
 use leakprobe::claim::{Component, Evidence, Gap};
 use leakprobe::diagnose::diagnose;
 use leakprobe::report::{
-    CallSite, CgroupMemory, ComponentRow, Events, Frame, HeapProfile, Host, LostRow, OutsideRss, Probe,
-    Report, Rss, RuntimeInfo, SCHEMA, TargetInfo, ThreadRow, Tool, Tracing, Unaccounted, Window,
+    CallSite, CgroupMemory, ComponentRow, Events, Frame, HeapProfile, Host, LostRow, Member, Others,
+    OutsideRss, Probe, Report, Rss, RuntimeInfo, SCHEMA, TargetInfo, ThreadRow, Tool, Tracing, Unaccounted,
+    Window,
 };
 
 pub const KIB: u64 = 1 << 10;
@@ -132,8 +133,21 @@ pub fn site(component: Component, bytes: u64, inner: &[&str], outer: &[(&str, &s
 }
 
 pub fn outside(current: u64, limit: Option<u64>) -> OutsideRss {
-    let cgroup = CgroupMemory { current: Some(current), limit, file: Some(9 * MIB), kernel: Some(4 * MIB) };
+    let cgroup = CgroupMemory {
+        current: Some(current),
+        limit,
+        file: Some(9 * MIB),
+        kernel: Some(4 * MIB),
+        ..CgroupMemory::default()
+    };
     OutsideRss { page_tables: Some(1_400 * KIB), kernel_stacks: Some(192 * KIB), cgroup: Some(cgroup) }
+}
+
+/// The bill of a cgroup whose other processes hold memory too.
+pub fn with_company(cgroup: CgroupMemory) -> CgroupMemory {
+    let largest = vec![Member { pid: 4711, comm: "envoy\u{1b}[2J".to_owned(), rss: 96 * MIB }];
+    let others = Others { processes: 3, rss: 120 * MIB, largest };
+    CgroupMemory { file: Some(300 * MIB), shmem: Some(64 * MIB), others: Some(others), ..cgroup }
 }
 
 pub fn lost(cause: &'static str, count: u64) -> LostRow {

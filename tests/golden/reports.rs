@@ -7,7 +7,7 @@ use leakprobe::report::{
     Probe, Report, RuntimeInfo, ThreadRow, Tracing, Unaccounted,
 };
 
-use crate::parts::{KIB, MIB, base, gap, go, lost, native, outside, row, settle, site};
+use crate::parts::{KIB, MIB, base, gap, go, lost, native, outside, row, settle, site, with_company};
 
 /// Every report below.
 pub fn all() -> [Report; 12] {
@@ -199,6 +199,7 @@ pub fn native_leak() -> Report {
         Frame { address: 0x7f12_3456_789a, module: library.map(str::to_owned), ..Frame::default() };
     report.call_sites = vec![leak, library_site, unwound_badly, nameless];
     report.outside_rss = outside(900 * MIB, None);
+    report.outside_rss.cgroup = report.outside_rss.cgroup.map(with_company);
     settle(&mut report);
     report
 }

@@ -4,6 +4,7 @@
 //! They run one at a time (`--test-threads=1`): each measures what one process does.
 
 mod bad_luck;
+mod cgroup;
 mod go_heap;
 mod goroutines;
 mod harness;

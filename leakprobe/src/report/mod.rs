@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::claim::{Component, Evidence, Gap};
 pub use crate::diagnose::{Finding, GoroutinesStarted};
 pub use crate::symbolize::Frame;
-pub use crate::target::cgroup::CgroupMemory;
+pub use crate::target::cgroup::{CgroupMemory, Member, Others};
 pub use crate::trace::recording::Events;
 pub use crate::trace::{LostRow, Probe, Tracing};
 

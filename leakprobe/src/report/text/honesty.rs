@@ -6,18 +6,15 @@
 
 use std::io;
 
+use super::cgroup;
 use super::headline::is_snapshot;
 use super::layout::{Page, Paint};
-use super::units::{GLUE, count, counted, size, size_or_unknown, time};
+use super::units::{GLUE, count, counted, size, size_or_unknown};
 use crate::claim::Gap;
-use crate::diagnose::{Limit, seconds_until_full};
 use crate::report::{Report, TargetInfo, Tracing};
 
 /// Gaps shown; JSON has all of them.
 const GAPS_MAX: usize = 8;
-
-/// Further away than this a straight line says nothing.
-const LIMIT_HORIZON_SECONDS: f64 = 30.0 * 86_400.0;
 
 /// Writes the block.
 pub fn write(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
@@ -28,7 +25,7 @@ pub fn write(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
     }
     sentences.extend(super::goroutines::sentence(report));
     sentences.extend(beside_rss(report));
-    sentences.extend(cgroup(report));
+    sentences.extend(cgroup::sentences(report));
     sentences.push("The process was never stopped.".to_owned());
     page.prose(Paint::Plain, "", &sentences.join(" "))?;
     lost(page, &report.tracing)?;
@@ -90,26 +87,6 @@ fn beside_rss(report: &Report) -> Vec<String> {
         sentences.push(format!("Outside RSS: {}.", kernel.join(", ")));
     }
     sentences
-}
-
-/// "Cgroup: 341 MiB of 512 MiB, full in 17 s at this rate."
-fn cgroup(report: &Report) -> Option<String> {
-    let cgroup = report.outside_rss.cgroup.as_ref()?;
-    let current_bytes = cgroup.current?;
-    let Some(limit_bytes) = cgroup.limit else {
-        return Some(format!("Cgroup: {}, no limit.", size(current_bytes)));
-    };
-    let limit = Limit { current_bytes, limit_bytes };
-    let growth_bytes = report.rss.growth.unwrap_or(0);
-    let until = match seconds_until_full(limit, growth_bytes, report.window.seconds) {
-        _ if report.target.is_gone() => String::new(),
-        Some(seconds) if seconds < 1.0 => ", full".to_owned(),
-        Some(seconds) if seconds < LIMIT_HORIZON_SECONDS => {
-            format!(", full in {} at this rate", time(seconds))
-        }
-        _ => String::new(),
-    };
-    Some(format!("Cgroup: {} of {}{until}.", size(current_bytes), size(limit_bytes)))
 }
 
 fn gaps(page: &mut Page<'_>, gaps: &[Gap]) -> io::Result<()> {

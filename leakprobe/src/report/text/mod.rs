@@ -5,6 +5,7 @@
 //! is ever wider than the style says (from 72 columns on), whatever the target's names look like.
 
 mod advice;
+mod cgroup;
 mod frames;
 mod goroutines;
 mod headline;
