@@ -6,6 +6,7 @@
 
 mod bench;
 mod bless;
+mod codegen;
 mod command;
 mod demo;
 mod setup;
@@ -53,6 +54,12 @@ enum Verb {
     Tidy,
     /// Take today's output as what the golden tests expect
     Bless,
+    /// Write the table of where Go's structures have their fields, from every Go that is here
+    Codegen {
+        /// Change nothing, and fail where the table is not what they say
+        #[arg(long)]
+        check: bool,
+    },
     /// Measure what being watched costs, beside perf and bpftrace (needs root)
     Bench {
         /// How often each side is measured, in alternation
@@ -78,6 +85,8 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Test { all, keep_going } => test::run(all, keep_going),
         Verb::Tidy => tidy::run(),
         Verb::Bless => bless::run(),
+        Verb::Codegen { check: true } => codegen::check(),
+        Verb::Codegen { check: false } => codegen::write(),
         Verb::Bench { rounds } => bench::run(rounds),
     }
 }

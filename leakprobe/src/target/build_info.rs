@@ -4,6 +4,8 @@
 //! leaves out is unknown. The surprise: builds by other tools than the `go` command (Bazel) have a
 //! version and no settings, so a race build of theirs cannot be told from here.
 
+use std::fmt;
+
 use anyhow::{Context as _, Result, bail};
 
 use super::elf::ElfFile;
@@ -63,12 +65,45 @@ impl GoBuildInfo {
         self.setting("CGO_ENABLED").map(|value| value == "1")
     }
 
+    /// The release of Go; `None` where the version has another form.
+    pub fn go_version(&self) -> Option<GoVersion> {
+        GoVersion::parse(&self.version)
+    }
+
     /// The `n` of Go 1.n; `None` where the version has another form.
     pub fn go_minor(&self) -> Option<u32> {
-        let (_, after) = self.version.split_once("go1.")?;
-        let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
-        after[..digits].parse().ok()
+        self.go_version().map(|version| version.minor)
     }
+}
+
+/// Go 1.`minor`.`patch`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GoVersion {
+    /// 27 in Go 1.27.3.
+    pub minor: u32,
+    /// 3 in Go 1.27.3; 0 before a release too.
+    pub patch: u32,
+}
+
+impl GoVersion {
+    /// Finds the release in what `runtime.Version()` says.
+    pub fn parse(version: &str) -> Option<Self> {
+        let (_, after) = version.split_once("go1.")?;
+        let (minor, rest) = leading_number(after)?;
+        let patch = rest.strip_prefix('.').and_then(leading_number).map_or(0, |(patch, _)| patch);
+        Some(Self { minor, patch })
+    }
+}
+
+impl fmt::Display for GoVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "1.{}.{}", self.minor, self.patch)
+    }
+}
+
+fn leading_number(text: &str) -> Option<(u32, &str)> {
+    let (digits, rest) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    Some((digits.parse().ok()?, rest))
 }
 
 /// The record's bytes and what follows them; at least [`HEADER_BYTES`] long.
@@ -247,6 +282,16 @@ mod tests {
         assert_eq!(minor("go1.24.11 X:nocoverageredesign"), Some(24));
         assert_eq!(minor("devel go1.28-0123abcd Mon Nov 2 2026"), Some(28));
         assert_eq!(minor("devel +0123abcd"), None);
+    }
+
+    #[test]
+    fn the_patch_release() {
+        let release = |minor, patch| Some(GoVersion { minor, patch });
+        assert_eq!(GoVersion::parse("go1.24.11 X:nocoverageredesign"), release(24, 11));
+        assert_eq!(GoVersion::parse("go1.27"), release(27, 0));
+        assert_eq!(GoVersion::parse("go1.27rc2"), release(27, 0));
+        assert_eq!(GoVersion::parse("devel go1.28-0123abcd Mon Nov 2 2026"), release(28, 0));
+        assert_eq!(GoVersion::parse("go1.99999999999"), None);
     }
 
     #[test]

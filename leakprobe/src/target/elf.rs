@@ -4,17 +4,26 @@
 //! kill us with SIGBUS.
 
 use std::fs::File;
+use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
+use flate2::bufread::ZlibDecoder;
 use object::read::StringTable;
 use object::read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _, Sym as _};
-use object::{Endianness, Object as _, ObjectSection as _, ReadCache, ReadRef as _, elf, pod};
+use object::{
+    CompressionFormat, Endianness, Object as _, ObjectSection as _, ReadCache, ReadRef as _, elf, pod,
+};
 
 use crate::address::AddrRange;
 
 /// No section or string table of a real program is longer; a longer one is hostile or broken.
 const MAX_SECTION_BYTES: u64 = 256 << 20;
+
+/// How much of a section is read at a time where it is read in passing.
+const STREAM_BUFFER_BYTES: usize = 64 << 10;
 
 /// A `PT_LOAD` segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +64,8 @@ pub struct Symbol {
 
 /// An open 64-bit little-endian ELF file.
 pub struct ElfFile {
-    cache: ReadCache<File>,
+    file: Arc<File>,
+    cache: ReadCache<Arc<File>>,
     segments: Vec<Segment>,
 }
 
@@ -65,7 +75,8 @@ impl ElfFile {
     /// # Errors
     /// Where the file cannot be read or is no 64-bit little-endian ELF file.
     pub fn parse(file: File) -> Result<Self> {
-        let cache = ReadCache::new(file);
+        let file = Arc::new(file);
+        let cache = ReadCache::new(Arc::clone(&file));
         let header = elf::FileHeader64::<Endianness>::parse(&cache).context("read the ELF header")?;
         let endian = header.endian().context("read the ELF header's byte order")?;
         if endian != Endianness::Little {
@@ -85,7 +96,7 @@ impl ElfFile {
                 writable: segment.p_flags(endian) & elf::PF_W != elf::ProgramFlags::default(),
             })
             .collect();
-        Ok(Self { cache, segments })
+        Ok(Self { file, cache, segments })
     }
 
     /// The loadable segments, in the file's order.
@@ -100,7 +111,7 @@ impl ElfFile {
         Some(Section { svma: section.address(), len_bytes: section.size() })
     }
 
-    /// The content of the section called `name`, decompressed; `None` where there is none.
+    /// The content of the section called `name`; `None` where there is none.
     ///
     /// # Errors
     /// Where the section reaches past the end of the file or is absurdly long.
@@ -112,6 +123,27 @@ impl ElfFile {
         }
         let data = section.uncompressed_data().with_context(|| format!("read section {name}"))?;
         Ok(Some(data.into_owned()))
+    }
+
+    /// The content of the section called `name`, decompressed while it is read; `None` where there is none.
+    /// Nothing of it is kept. `.debug_info` finds `.zdebug_info` too.
+    ///
+    /// # Errors
+    /// Where the section is compressed in a way that is not known.
+    pub fn section_stream(&self, name: &str) -> Result<Option<Box<dyn io::BufRead + '_>>> {
+        let object = self.object()?;
+        let Some(section) = object.section_by_name(name) else { return Ok(None) };
+        let range = section.compressed_file_range().with_context(|| format!("read section {name}"))?;
+        let stretch = Stretch { file: &self.file, offset: range.offset, left_bytes: range.compressed_size };
+        let raw = io::BufReader::with_capacity(STREAM_BUFFER_BYTES, stretch);
+        match range.format {
+            CompressionFormat::None => Ok(Some(Box::new(raw))),
+            CompressionFormat::Zlib => {
+                let inflated = ZlibDecoder::new(raw);
+                Ok(Some(Box::new(io::BufReader::with_capacity(STREAM_BUFFER_BYTES, inflated))))
+            }
+            other => bail!("section {name} is compressed as {other:?}"),
+        }
     }
 
     /// The bytes of the file at `range`.
@@ -195,7 +227,24 @@ impl ElfFile {
             .collect()
     }
 
-    fn object(&self) -> Result<ElfFile64<'_, Endianness, &ReadCache<File>>> {
+    fn object(&self) -> Result<ElfFile64<'_, Endianness, &ReadCache<Arc<File>>>> {
         ElfFile64::parse(&self.cache).context("parse the ELF file")
+    }
+}
+
+/// A part of a file, read once and not kept.
+struct Stretch<'a> {
+    file: &'a File,
+    offset: u64,
+    left_bytes: u64,
+}
+
+impl io::Read for Stretch<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.left_bytes).unwrap_or(usize::MAX).min(buf.len());
+        let read = self.file.read_at(&mut buf[..left], self.offset)?;
+        self.offset = self.offset.saturating_add(read as u64);
+        self.left_bytes -= read as u64;
+        Ok(read)
     }
 }

@@ -8,7 +8,7 @@
 
 use anyhow::{Context as _, Result, bail};
 
-use super::layout::{Layout, fixalloc};
+use super::layout::Layout;
 use crate::address::AddrRange;
 use crate::target::elf::{ElfFile, Segment};
 use crate::target::memory::Memory;
@@ -188,8 +188,8 @@ fn check_mheap(memory: &dyn Memory, layout: &Layout, mheap_addr: u64) -> Result<
     if field(layout.pages_offset + layout.mheap_lock_offset)? != mheap_addr {
         bail!("the page allocator of runtime.mheap_ does not point back at it");
     }
-    let owner_addr = field(layout.spanalloc_offset + fixalloc::ARG_OFFSET)?;
-    let span_bytes = field(layout.spanalloc_offset + fixalloc::SIZE_OFFSET)?;
+    let owner_addr = field(layout.spanalloc_offset + layout.fixalloc_arg_offset)?;
+    let span_bytes = field(layout.spanalloc_offset + layout.fixalloc_size_offset)?;
     if owner_addr != mheap_addr || span_bytes != layout.mspan_bytes {
         bail!("the span allocator of runtime.mheap_ is not one of the known Go versions");
     }
@@ -220,8 +220,8 @@ mod tests {
         let lock_offset = layout.pages_offset + layout.mheap_lock_offset;
         put(BSS_ADDR + 0x100 + lock_offset, BSS_ADDR + 0x100);
         put(MHEAP_ADDR + lock_offset, MHEAP_ADDR);
-        put(MHEAP_ADDR + layout.spanalloc_offset, layout.mspan_bytes);
-        put(MHEAP_ADDR + layout.spanalloc_offset + fixalloc::ARG_OFFSET, MHEAP_ADDR);
+        put(MHEAP_ADDR + layout.spanalloc_offset + layout.fixalloc_size_offset, layout.mspan_bytes);
+        put(MHEAP_ADDR + layout.spanalloc_offset + layout.fixalloc_arg_offset, MHEAP_ADDR);
         Pieces(vec![(BSS_ADDR, bytes)])
     }
 

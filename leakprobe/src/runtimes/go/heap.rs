@@ -6,7 +6,7 @@
 
 use anyhow::{Context as _, Result, bail};
 
-use super::layout::{Layout, page_alloc};
+use super::layout::Layout;
 use crate::address::AddrRange;
 use crate::target::memory::{Memory, ReadError};
 
@@ -64,7 +64,7 @@ pub fn read_list(memory: &dyn Memory, addr: u64, len: u64) -> Result<Vec<u64>> {
 /// # Errors
 /// Where they cannot be read, or stay inconsistent however often they are read.
 pub fn ranges(memory: &dyn Memory, layout: &Layout, mheap_addr: u64) -> Result<Vec<AddrRange>> {
-    let in_use_addr = mheap_addr.wrapping_add(layout.pages_offset + page_alloc::IN_USE_OFFSET);
+    let in_use_addr = mheap_addr.wrapping_add(layout.pages_offset + layout.page_ranges_offset);
     let mut result = read_ranges(memory, in_use_addr);
     for _ in 1..MAX_ATTEMPTS {
         if result.is_ok() {
@@ -128,7 +128,7 @@ mod tests {
 
     fn read(header: &[u64; 4], list: &[u64]) -> Result<Vec<AddrRange>> {
         let layout = Layout::for_version(27, Arch::Amd64).unwrap();
-        let header_addr = MHEAP_ADDR + layout.pages_offset + page_alloc::IN_USE_OFFSET;
+        let header_addr = MHEAP_ADDR + layout.pages_offset + layout.page_ranges_offset;
         let memory = Pieces(vec![(header_addr, words(header)), (LIST_ADDR, words(list))]);
         ranges(&memory, &layout, MHEAP_ADDR)
     }

@@ -12,7 +12,6 @@ pub mod goroutines;
 pub mod heap;
 pub mod image;
 pub mod layout;
-pub mod layout_goroutines;
 mod metadata;
 pub mod pclntab;
 mod profile;
@@ -30,8 +29,7 @@ use code::GoCode;
 use find::{Global, Globals};
 use goroutines::Goroutines;
 use image::Arch;
-use layout::Layout;
-use layout_goroutines::GoroutineLayout;
+use layout::{GoroutineLayout, Layout};
 use pclntab::{Function, Pclntab};
 pub use profile::HeapProfile;
 

@@ -12,7 +12,6 @@ use anyhow::{Context as _, Result, bail};
 
 use super::find::Global;
 use super::heap::{self, GO_PAGE_BYTES, read_list, read_words};
-use super::layout::mspan;
 use super::metadata::Reader;
 use crate::address::AddrRange;
 use crate::claim::{Claim, Component, Evidence, Findings, Gap};
@@ -199,16 +198,19 @@ impl Pages {
         let word = |offset: usize| -> Option<u64> {
             header.get(offset..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
         };
-        let state = usize::try_from(reader.layout.span_state_offset).ok().and_then(|at| header.get(at));
+        let layout = reader.layout;
+        let state = header.get(layout.span_state_offset);
         let used = match state {
             Some(0) => return Ok(()),
             Some(1) => Use::Objects,
-            Some(2) if work_lists.contains(&word(mspan::LIST_OFFSET).context("a header")?) => Use::WorkBuffer,
+            Some(2) if work_lists.contains(&word(layout.span_list_offset).context("a header")?) => {
+                Use::WorkBuffer
+            }
             Some(2) => Use::Stack,
             _ => bail!("a span in state {state:?}"),
         };
-        let start_addr = word(mspan::START_OFFSET).context("a header")?;
-        let pages = word(mspan::PAGES_OFFSET).context("a header")?;
+        let start_addr = word(layout.span_start_offset).context("a header")?;
+        let pages = word(layout.span_pages_offset).context("a header")?;
         self.mark(start_addr, pages, used)
     }
 

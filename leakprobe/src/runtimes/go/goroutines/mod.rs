@@ -22,7 +22,7 @@ use self::record::{Goroutine, Reading};
 use self::walk::{Stack, Walker};
 use super::code::GoCode;
 use super::heap::{Slice, read_list};
-use super::layout_goroutines::GoroutineLayout;
+use super::layout::GoroutineLayout;
 use crate::claim::Gap;
 use crate::target::memory::Memory;
 

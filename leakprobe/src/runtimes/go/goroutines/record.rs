@@ -4,9 +4,7 @@
 //! of the stack. The target runs on, so a goroutine may well be caught between two states.
 
 use crate::address::AddrRange;
-use crate::runtimes::go::layout_goroutines::{
-    GOBUF_PC_OFFSET, GOBUF_SP_OFFSET, GoroutineLayout, SCHED_OFFSET, STACK_OFFSET,
-};
+use crate::runtimes::go::layout::GoroutineLayout;
 
 /// Set in `atomicstatus` while the collector scans the stack.
 const SCAN_BIT: u32 = 0x1000;
@@ -111,7 +109,7 @@ pub fn parse(bytes: &[u8], layout: &GoroutineLayout) -> Reading {
 
 fn live(bytes: &[u8], layout: &GoroutineLayout, state: State) -> Option<Goroutine> {
     let at = |offset: usize| word64(bytes, offset);
-    let stack = AddrRange::new(at(STACK_OFFSET)?, at(STACK_OFFSET + 8)?)?;
+    let stack = AddrRange::new(at(layout.stack_offset)?, at(layout.stack_offset + 8)?)?;
     if stack.len_bytes() > MAX_STACK_BYTES || !stack.start_addr.is_multiple_of(8) {
         return None;
     }
@@ -142,8 +140,8 @@ fn saved(bytes: &[u8], layout: &GoroutineLayout) -> Option<Saved> {
         return Some(Saved { pc: at(layout.syscallsp_offset + 8)?, sp, bp, lr: 0 });
     }
     Some(Saved {
-        pc: at(SCHED_OFFSET + GOBUF_PC_OFFSET)?,
-        sp: at(SCHED_OFFSET + GOBUF_SP_OFFSET)?,
+        pc: at(layout.pc_offset)?,
+        sp: at(layout.sp_offset)?,
         bp: at(layout.bp_offset)?,
         lr: at(layout.lr_offset)?,
     })

@@ -4,7 +4,6 @@ use anyhow::{Context as _, Result, bail};
 
 use super::super::find::Global;
 use super::super::heap::{Slice, read_list, read_words};
-use super::super::layout::page_alloc;
 use super::{Reader, push_mapping};
 use crate::address::AddrRange;
 
@@ -35,7 +34,7 @@ const PROFILING_TABLE_BYTES: u64 = 179_999 * 8;
 /// `mheap_.pages.summary`: how much is free, by ever larger blocks of address space.
 pub fn page_summaries(reader: &Reader<'_>, found: &mut Vec<AddrRange>) -> Result<()> {
     for level in 0..SUMMARY_LEVELS {
-        let offset = reader.layout.pages_offset + page_alloc::SUMMARY_OFFSET + 24 * u64::from(level);
+        let offset = reader.layout.pages_offset + reader.layout.page_summary_offset + 24 * u64::from(level);
         let slice = reader.slice(offset)?;
         let entries = SUMMARY_FIRST_ENTRIES << (3 * level);
         if slice.capacity != entries {
@@ -48,7 +47,7 @@ pub fn page_summaries(reader: &Reader<'_>, found: &mut Vec<AddrRange>) -> Result
 
 /// `mheap_.pages.chunks`: which pages are allocated, and which were returned to the kernel.
 pub fn page_bitmaps(reader: &Reader<'_>, found: &mut Vec<AddrRange>) -> Result<()> {
-    let addr = reader.mheap_field(reader.layout.pages_offset + page_alloc::CHUNKS_OFFSET);
+    let addr = reader.mheap_field(reader.layout.pages_offset + reader.layout.page_chunks_offset);
     let tables: Box<[u64; BITMAP_TABLES]> = Box::new(read_words(reader.memory, addr)?);
     for &table_addr in tables.iter().filter(|&&table_addr| table_addr != 0) {
         push_mapping(found, table_addr, BITMAP_TABLE_BYTES)?;

@@ -4,7 +4,6 @@ use proptest::prelude::*;
 
 use super::super::find::Global;
 use super::super::image::Arch;
-use super::super::layout::page_alloc;
 use super::*;
 use crate::target::memory::canned::Pieces;
 
@@ -54,10 +53,10 @@ fn mheap() -> (u64, Vec<u8>) {
     let layout = layout();
     let pages = layout.pages_offset;
     let summaries = (0_u64..).zip(SUMMARY_ADDRS).flat_map(|(level, addr)| {
-        slice(pages + page_alloc::SUMMARY_OFFSET + 24 * level, addr, 0, 1 << (14 + 3 * level))
+        slice(pages + layout.page_summary_offset + 24 * level, addr, 0, 1 << (14 + 3 * level))
     });
     let mut words: Vec<(u64, u64)> = summaries.collect();
-    words.push((pages + page_alloc::CHUNKS_OFFSET + 8 * 77, BITMAPS_ADDR));
+    words.push((pages + layout.page_chunks_offset + 8 * 77, BITMAPS_ADDR));
     words.extend(slice(pages + layout.scavenge_chunks_offset, SCAVENGE_ADDR, 1 << 26, 1 << 26));
     words.extend(slice(layout.allspans_offset, SPANS_ADDR, 100, 8192));
     words.push((layout.arenas_offset, ARENA_INDEX_ADDR));
@@ -168,7 +167,7 @@ fn damage_costs_one_structure() {
     let pages_addr = MHEAP_ADDR + layout.pages_offset;
     for (addr, word, what) in [
         (pages_addr + 16, 1 << 13, "Go page summaries"),
-        (pages_addr + page_alloc::CHUNKS_OFFSET, BITMAPS_ADDR + 8, "Go page bitmaps"),
+        (pages_addr + layout.page_chunks_offset, BITMAPS_ADDR + 8, "Go page bitmaps"),
         (pages_addr + layout.scavenge_chunks_offset + 16, 77, "Go scavenge index"),
         (ARENA_LIST_ADDR, 1 << 30, "Go heap arenas' metadata"),
         (ARENA_INDEX_ADDR + ARENA_NUMBER * 8, 0, "Go heap arenas' metadata"),

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::find::Globals;
 use super::super::image::Arch;
-use super::super::layout::{Layout, page_alloc};
+use super::super::layout::Layout;
 use super::*;
 use crate::target::memory::canned::Pieces;
 
@@ -41,7 +41,7 @@ fn memory(spans: &[Span], pages_in_use: u64) -> Pieces {
     let layout = layout();
     let len = u64::try_from(spans.len()).unwrap();
     let mut mheap = vec![0; 93464];
-    let in_use_offset = layout.pages_offset + page_alloc::IN_USE_OFFSET;
+    let in_use_offset = layout.pages_offset + layout.page_ranges_offset;
     for (index, word) in (0_u64..).zip([RANGES_ADDR, 1, 16, HEAP_PAGES * GO_PAGE_BYTES]) {
         put(&mut mheap, in_use_offset + 8 * index, word);
     }
@@ -57,10 +57,10 @@ fn memory(spans: &[Span], pages_in_use: u64) -> Pieces {
         let offset = index * layout.mspan_bytes;
         // The list of spans is not in the order of their addresses.
         put(&mut pointers, (len - 1 - index) * 8, SPANS_ADDR + offset);
-        put(&mut headers, offset + mspan::LIST_OFFSET as u64, list);
-        put(&mut headers, offset + mspan::START_OFFSET as u64, HEAP_ADDR + page * GO_PAGE_BYTES);
-        put(&mut headers, offset + mspan::PAGES_OFFSET as u64, pages);
-        headers[usize::try_from(offset + layout.span_state_offset).unwrap()] = state;
+        put(&mut headers, offset + layout.span_list_offset as u64, list);
+        put(&mut headers, offset + layout.span_start_offset as u64, HEAP_ADDR + page * GO_PAGE_BYTES);
+        put(&mut headers, offset + layout.span_pages_offset as u64, pages);
+        headers[usize::try_from(offset).unwrap() + layout.span_state_offset] = state;
     }
     Pieces(vec![(MHEAP_ADDR, mheap), (RANGES_ADDR, ranges), (POINTERS_ADDR, pointers), (SPANS_ADDR, headers)])
 }

@@ -1,0 +1,100 @@
+//! The checked-in table of Go's structures against the debug information that every installed Go writes, for amd64 and
+//! arm64. `cargo xtask codegen` makes the same test write the table.
+//!
+//! The surprise: which versions are compared depends on which are installed; `cargo xtask setup` brings the one that
+//! builds the workloads, and that one must be there.
+
+mod toolchains;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use leakprobe::runtimes::go::image::Arch;
+use leakprobe::runtimes::go::layout::dwarf::Types;
+use leakprobe::runtimes::go::layout::fields::Places as _;
+use leakprobe::runtimes::go::layout::table::{self, Row};
+use leakprobe::runtimes::go::layout::{self, GoroutineLayout, Layout};
+use leakprobe::target::build_info::{GoBuildInfo, GoVersion};
+use leakprobe::target::elf::ElfFile;
+use leakprobe_tests::places;
+
+use toolchains::Toolchain;
+
+const TABLE: &str = "leakprobe/src/runtimes/go/layout/table.txt";
+/// Set by `cargo xtask codegen`.
+const WRITE: &str = "LEAKPROBE_WRITE_LAYOUTS";
+
+#[test]
+fn the_table_is_what_debug_information_says() {
+    let rows = measured_rows().unwrap();
+    let path = places::repository().join(TABLE);
+    let table = fs::read_to_string(&path).unwrap();
+    let known = table::parse(&table).unwrap();
+    if std::env::var_os(WRITE).is_some() {
+        all_known_are_measured(&known, &rows).unwrap();
+        fs::write(&path, table::render(&rows)).unwrap();
+        return;
+    }
+    for row in &rows {
+        let version = row.versions[0];
+        // A release that the table was not made from has the row of its neighbours.
+        let expected = layout::nearest(&known, version).unwrap();
+        assert_eq!(expected.places, row.places, "Go {version}: run `cargo xtask codegen`");
+    }
+}
+
+#[test]
+fn every_measured_version_makes_whole_layouts() {
+    for row in table::rows() {
+        for arch in [Arch::Amd64, Arch::Arm64] {
+            Layout::from_places(arch, &row.on(arch)).unwrap();
+            GoroutineLayout::from_places(arch, &row.on(arch)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_table_reads_as_it_is_written() {
+    let path = places::repository().join(TABLE);
+    assert_eq!(table::render(&table::rows()), fs::read_to_string(path).unwrap());
+}
+
+/// What every installed Go says, ascending by version.
+fn measured_rows() -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for toolchain in toolchains::installed()? {
+        let mut places: BTreeMap<String, [Option<u32>; 2]> = BTreeMap::new();
+        for (index, arch) in ["amd64", "arm64"].into_iter().enumerate() {
+            let program = toolchain.program(arch)?;
+            for (path, place) in read(&program, &toolchain)? {
+                places.entry(path).or_default()[index] = place;
+            }
+        }
+        places.retain(|_, pair| *pair != [None; 2]);
+        rows.push(Row { versions: vec![toolchain.version], places });
+    }
+    Ok(rows)
+}
+
+fn read(program: &Path, toolchain: &Toolchain) -> Result<Vec<(String, Option<u32>)>> {
+    let elf = ElfFile::parse(File::open(program)?)?;
+    let built_by = GoBuildInfo::read(&elf)?.and_then(|build| build.go_version());
+    ensure!(built_by == Some(toolchain.version), "{} is of Go {built_by:?}", program.display());
+    let paths = layout::paths();
+    let types = Types::read(&elf, &paths)?.with_context(|| format!("no DWARF in {}", program.display()))?;
+    Ok(paths.into_iter().map(|path| (path.to_owned(), types.place(path))).collect())
+}
+
+/// Writing without one of the versions would lose it.
+fn all_known_are_measured(known: &[Row], measured: &[Row]) -> Result<()> {
+    let measured: Vec<GoVersion> = measured.iter().flat_map(|row| row.versions.clone()).collect();
+    for version in known.iter().flat_map(|row| &row.versions) {
+        ensure!(
+            measured.contains(version),
+            "Go {version} is in the table and not in the cache: nothing written"
+        );
+    }
+    Ok(())
+}
