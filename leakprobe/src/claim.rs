@@ -29,6 +29,14 @@ pub enum Component {
     CHeap,
     /// Anonymous memory that native code mapped itself.
     CMmap,
+    /// CPython's arenas of small objects.
+    PythonHeap,
+    /// V8's heap, with the code it generates.
+    V8Heap,
+    /// The Java heap.
+    JvmHeap,
+    /// What the Java virtual machine keeps for itself: metaspace, generated code, the collector's tables.
+    JvmRuntime,
     /// Stacks of OS threads, the main one included.
     ThreadStacks,
     /// The executable: text, data and bss.
@@ -47,7 +55,7 @@ pub enum Component {
 
 impl Component {
     /// Every component, in the order in which reports list rows of equal size.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 21] = [
         Self::GoHeapInUse,
         Self::GoHeapIdle,
         Self::GoStacks,
@@ -58,6 +66,10 @@ impl Component {
         Self::TsanRuntime,
         Self::CHeap,
         Self::CMmap,
+        Self::PythonHeap,
+        Self::V8Heap,
+        Self::JvmHeap,
+        Self::JvmRuntime,
         Self::ThreadStacks,
         Self::FileExe,
         Self::FileLibs,
@@ -80,6 +92,10 @@ impl Component {
             Self::TsanRuntime => "tsan.runtime",
             Self::CHeap => "c.heap",
             Self::CMmap => "c.mmap",
+            Self::PythonHeap => "python.heap",
+            Self::V8Heap => "v8.heap",
+            Self::JvmHeap => "jvm.heap",
+            Self::JvmRuntime => "jvm.runtime",
             Self::ThreadStacks => "thread.stacks",
             Self::FileExe => "file.exe",
             Self::FileLibs => "file.libs",
@@ -103,6 +119,10 @@ impl Component {
             Self::TsanRuntime => "TSan's own allocations",
             Self::CHeap => "C heap (malloc)",
             Self::CMmap => "Mapped by native code",
+            Self::PythonHeap => "Python's small objects",
+            Self::V8Heap => "V8 heap",
+            Self::JvmHeap => "Java heap",
+            Self::JvmRuntime => "Java VM's own",
             Self::ThreadStacks => "Thread stacks",
             Self::FileExe => "Executable",
             Self::FileLibs => "Shared libraries",

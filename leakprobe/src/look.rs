@@ -2,10 +2,12 @@
 
 use anyhow::Result;
 
+use crate::address::AddrRange;
 use crate::attribute::mappings;
-use crate::claim::{Claim, Gap, Slack};
+use crate::claim::{Claim, Evidence, Gap, Slack};
 use crate::runtimes::Runtimes;
 use crate::runtimes::go::HeapProfile;
+use crate::runtimes::managed;
 use crate::runtimes::sanitizer::RaceCounts;
 use crate::runtimes::threads::ThreadStack;
 use crate::snapshot::{self, Snapshot};
@@ -42,12 +44,18 @@ pub fn look(target: &Target, modules: &[Module], runtimes: &Runtimes) -> Result<
     let mut claims = mappings::claims(&regions, modules);
     let read = runtimes.read(target, modules, &regions, &snapshot.threads);
     claims.extend(read.findings.claims);
+    // What nobody has proven is offered to the runtimes that are only recognised.
+    let proven = claims.iter().filter(|claim| claim.evidence >= Evidence::Mapping);
+    let taken: Vec<AddrRange> = proven.map(|claim| claim.range).collect();
+    let managed = managed::claims(target, modules, &regions, &taken, &snapshot.runs);
+    claims.extend(managed.claims);
     let mut gaps = std::mem::take(&mut snapshot.gaps);
-    gaps.extend(read.findings.gaps);
+    gaps.extend(read.findings.gaps.into_iter().chain(managed.gaps));
+    let slack = read.findings.slack.into_iter().chain(managed.slack).collect();
     Ok(Some(Look {
         snapshot,
         claims,
-        slack: read.findings.slack,
+        slack,
         stacks: read.stacks,
         race_counts: read.race_counts,
         heap_profile: read.heap_profile,

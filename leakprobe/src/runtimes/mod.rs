@@ -3,6 +3,7 @@
 pub mod code;
 pub mod go;
 pub mod malloc;
+pub mod managed;
 pub mod sanitizer;
 pub mod threads;
 

@@ -163,9 +163,27 @@ impl ElfFile {
     ///
     /// # Errors
     /// Where the symbol tables cannot be read.
-    pub fn symbols(&self, mut wanted: impl FnMut(&str) -> bool) -> Result<Vec<Symbol>> {
-        let (table, names) =
-            if self.has_symbol_table() { (".symtab", ".strtab") } else { (".dynsym", ".dynstr") };
+    pub fn symbols(&self, wanted: impl FnMut(&str) -> bool) -> Result<Vec<Symbol>> {
+        match self.has_symbol_table() {
+            true => self.table_symbols(".symtab", ".strtab", wanted),
+            false => self.exported(wanted),
+        }
+    }
+
+    /// Symbols for the dynamic linker that `wanted` picks by name; stripping leaves them.
+    ///
+    /// # Errors
+    /// Where the symbol table cannot be read.
+    pub fn exported(&self, wanted: impl FnMut(&str) -> bool) -> Result<Vec<Symbol>> {
+        self.table_symbols(".dynsym", ".dynstr", wanted)
+    }
+
+    fn table_symbols(
+        &self,
+        table: &str,
+        names: &str,
+        mut wanted: impl FnMut(&str) -> bool,
+    ) -> Result<Vec<Symbol>> {
         let (Some(table), Some(names)) = (self.section_data(table)?, self.section_data(names)?) else {
             return Ok(Vec::new());
         };
