@@ -1,6 +1,8 @@
 //! Puts the parts together into the finished report: the last step before formats. Pure but for the
 //! names it asks the symbolizer for.
 
+pub mod held;
+
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};
@@ -12,7 +14,7 @@ use crate::attribute::slack;
 use crate::claim::{Claim, Component, Evidence};
 use crate::look::Look;
 use crate::report::{
-    CallSite, ComponentRow, Frame, GoroutineGroup, GoroutineTotals, Rss, SMALLER_SITES, ThreadRow,
+    CallSite, ComponentRow, FAULTS, Frame, GoroutineGroup, GoroutineTotals, Rss, SMALLER_SITES, ThreadRow,
     Unaccounted,
 };
 use crate::runtimes::code::CodeRoles;
@@ -247,6 +249,7 @@ fn sort_sites(sites: &mut [CallSite]) {
 fn without_frames(site: &RawCallSite) -> CallSite {
     CallSite {
         component: site.component,
+        source: FAULTS,
         bytes: site.bytes,
         faults: site.faults,
         weight: site.weight,

@@ -51,10 +51,7 @@ pub fn report(
         window: Window { started_at: String::new(), seconds: 0.0 },
         rss: account.rss(&end.snapshot),
         residual: account.end.residual_bytes(),
-        heap_profile: HeapProfile {
-            in_use: end.heap_profile.map(|profile| profile.in_use_bytes),
-            source: if end.heap_profile.is_some() { "mbuckets" } else { "none" },
-        },
+        heap_profile: HeapProfile::none(),
         unaccounted: account.unaccounted(&components),
         components,
         call_sites: Vec::new(),

@@ -98,6 +98,8 @@ pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Ou
     let account = account::draw_up(start, end, window.watched.then_some(&window.recording), &roles);
     let mut symbolizer = Symbolizer::new(&modules, go);
     let call_sites = account.named_sites(&window.recording, &mut symbolizer);
+    let call_sites = account::held::with_allocations(call_sites, start, end, &mut symbolizer);
+    let heap_profile = account::held::heap_profile(start, end, &mut symbolizer);
     let goroutines = read_goroutines(&target, &runtimes, window.ended_early, &mut gaps);
     let mut report = host::report(request, &target, &runtimes, &account, end);
     if let Some(found) = &goroutines {
@@ -110,6 +112,7 @@ pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Ou
     report.target.runtime.goroutines_started = goroutines_started(start, end);
     report.tracing = window.tracing;
     report.call_sites = call_sites;
+    report.heap_profile = heap_profile;
     report.gaps = gaps;
     report.findings = diagnose::diagnose(&report.facts());
     Ok(Outcome { report, probes: window.probes })

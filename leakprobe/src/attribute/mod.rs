@@ -4,6 +4,7 @@
 //! stack tells of the memory it mapped or touched.
 
 pub mod growth;
+pub mod held;
 pub mod last_known;
 pub mod ledger;
 pub mod mappings;

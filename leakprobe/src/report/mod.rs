@@ -25,6 +25,12 @@ pub const SCHEMA: &str = "leakprobe.report/1";
 /// The note of a call site that stands for those too small to list. They do have stacks.
 pub const SMALLER_SITES: &str = "many smaller call sites";
 
+/// Source of call sites: page faults in the window.
+pub const FAULTS: &str = "faults";
+
+/// Source of call sites: what Go's heap profile gained in the window.
+pub const HEAP_PROFILE: &str = "heap_profile";
+
 /// What a report is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -220,13 +226,53 @@ pub struct ComponentRow {
     pub allocator: Option<String>,
 }
 
-/// What Go's heap profile shows.
+/// What Go's heap profile shows: samples, scaled up as `runtime/pprof` does it, as of a collection that is over.
 #[derive(Clone, Debug, Serialize)]
 pub struct HeapProfile {
     /// Bytes in use; null where not read.
     pub in_use: Option<u64>,
+    /// Objects in use; null where not read.
+    pub in_use_objects: Option<u64>,
+    /// Change of `in_use` in the window; null where one of its ends has no profile.
+    pub growth: Option<i64>,
+    /// Mean bytes between two samples, `runtime.MemProfileRate`; 0 where the profile is switched off.
+    pub rate: Option<u64>,
     /// "mbuckets", "spans" or "none".
     pub source: &'static str,
+    /// A sentence, where the program keeps no profile.
+    pub note: Option<&'static str>,
+    /// What is in use by the stack that allocated it, most bytes first; the smallest are summed up.
+    pub sites: Vec<HeldSite>,
+}
+
+impl HeapProfile {
+    /// Of a program without one, or whose profile could not be read.
+    pub const fn none() -> Self {
+        Self {
+            in_use: None,
+            in_use_objects: None,
+            growth: None,
+            rate: None,
+            source: "none",
+            note: None,
+            sites: Vec::new(),
+        }
+    }
+}
+
+/// A stack, and those of its objects that are alive.
+#[derive(Clone, Debug, Serialize)]
+pub struct HeldSite {
+    /// Bytes in use.
+    pub bytes: u64,
+    /// Objects in use.
+    pub objects: u64,
+    /// Change of `bytes` in the window; null where one of its ends has no profile.
+    pub growth: Option<i64>,
+    /// Innermost first, as pprof shows them before it hides the runtime's.
+    pub frames: Vec<Frame>,
+    /// Why there are no frames.
+    pub note: Option<&'static str>,
 }
 
 /// RSS that Go's heap profile cannot see.
@@ -245,6 +291,8 @@ pub struct Unaccounted {
 pub struct CallSite {
     /// Whose bytes.
     pub component: Component,
+    /// [`FAULTS`], or [`HEAP_PROFILE`]: then these are bytes of objects, and no faults belong to them.
+    pub source: &'static str,
     /// Bytes, scaled up where stacks were sampled.
     pub bytes: u64,
     /// Page faults with this stack that hold memory still.

@@ -45,7 +45,7 @@ pub struct Reading {
     pub stacks: Vec<ThreadStack>,
     /// What the race detector counts of itself, where it was found.
     pub race_counts: Option<RaceCounts>,
-    /// What Go's own heap profile would show; `None` without one.
+    /// What Go's own heap profile would show; `None` where it could not be read.
     pub heap_profile: Option<HeapProfile>,
 }
 
@@ -154,13 +154,13 @@ impl Runtimes {
 
 /// What Go's heap profile shows, or a gap that says why nothing.
 fn go_profile(go: &GoRuntime, memory: &dyn Memory, gaps: &mut Vec<Gap>) -> Option<HeapProfile> {
-    let why = match go.heap_profile(memory) {
-        Ok(Some(profile)) => return Some(profile),
-        Ok(None) => "the program keeps none: runtime.MemProfileRate is 0".to_owned(),
-        Err(error) => format!("{error:#}"),
-    };
-    gaps.push(Gap { what: "Go's heap profile".to_owned(), why, bytes: None });
-    None
+    match go.heap_profile(memory) {
+        Ok(profile) => Some(profile),
+        Err(error) => {
+            gaps.push(Gap { what: "Go's heap profile".to_owned(), why: format!("{error:#}"), bytes: None });
+            None
+        }
+    }
 }
 
 /// The C linker keeps `.eh_frame`, Go's own linker writes none.

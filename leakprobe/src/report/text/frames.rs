@@ -18,6 +18,9 @@ pub struct Fold {
     pub callers: Vec<usize>,
 }
 
+/// The verb where nothing was called: the function touched the memory itself.
+pub const FIRST_TOUCH: &str = "first touch";
+
 /// Folds a stack, innermost frame first.
 pub fn fold(frames: &[Frame]) -> Fold {
     let own = frames.iter().position(|frame| !is_inner(frame));
@@ -30,7 +33,7 @@ pub fn fold(frames: &[Frame]) -> Fold {
         return Fold { verb: self::verb(shown_name), shown: None, callers: Vec::new() };
     }
     Fold {
-        verb: verb.or(own.map(|_| "first touch")),
+        verb: verb.or(own.map(|_| FIRST_TOUCH)),
         shown,
         callers: shown.map_or(Vec::new(), |at| callers(frames, at)),
     }

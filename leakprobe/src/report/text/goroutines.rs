@@ -7,7 +7,7 @@ use std::io;
 
 use super::frames::{fold, without_directories};
 use super::layout::{Page, Paint, Span, width};
-use super::sites::{Place, function};
+use super::entry::{Place, function};
 use super::units::{count, counted, size, time};
 use crate::report::{Frame, GoroutineGroup, Report};
 

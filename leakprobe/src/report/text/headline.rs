@@ -5,6 +5,7 @@
 
 use std::io;
 
+use super::held::Held;
 use super::layout::{Page, Paint};
 use super::owners::{Account, Owner, top_grower};
 use super::sites::Sites;
@@ -19,18 +20,25 @@ pub const RATE_MIN_BYTES: u64 = 64 << 10;
 /// What is said after the cause, in alarm: how soon it ends.
 const LIMIT_FINDING: &str = "cgroup-limit";
 
+/// Of what it holds, its profile says who allocated it.
+const GO_HEAP: Owner = Owner::One(Component::GoHeapInUse);
+
 /// Writes the lines, and what limits them.
 pub fn write(
     page: &mut Page<'_>,
     report: &Report,
     accounts: &[Account<'_>],
     sites: &Sites<'_>,
+    held: Option<&Held<'_>>,
 ) -> io::Result<()> {
     page.shortest_needed(Paint::Bold, &who(report))?;
     page.shortest_needed(Paint::Plain, &owned(report, accounts))?;
     let grower = top_grower(accounts).map(|(account, _)| account.owner);
     let cause = report.findings.iter().find(|finding| finding.id != LIMIT_FINDING);
-    let code = sites.headline(grower);
+    let mut code = sites.headline(grower);
+    if is_snapshot(report) && accounts.first().is_some_and(|account| account.owner == GO_HEAP) {
+        code = held.map_or_else(Vec::new, Held::headline);
+    }
     // A known cause is the answer, and the code behind it comes after; without one, the code is the best
     // answer there is.
     if let Some(finding) = cause.filter(|finding| names_cause(finding.id)) {

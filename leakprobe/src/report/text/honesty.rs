@@ -24,6 +24,7 @@ pub fn write(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
         sentences.extend(traced(&report.tracing));
     }
     sentences.extend(super::goroutines::sentence(report));
+    sentences.extend(report.heap_profile.note.map(str::to_owned));
     sentences.extend(beside_rss(report));
     sentences.extend(cgroup::sentences(report));
     sentences.push("The process was never stopped.".to_owned());

@@ -6,9 +6,11 @@
 
 mod advice;
 mod cgroup;
+mod entry;
 mod frames;
 mod goroutines;
 mod headline;
+mod held;
 mod honesty;
 mod layout;
 mod ledger;
@@ -18,6 +20,7 @@ mod units;
 
 use std::io::{self, Write};
 
+use self::held::Held;
 use self::layout::Page;
 use self::sites::{Grouping, Sites};
 use super::{Report, Style};
@@ -27,14 +30,16 @@ pub fn write(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<
     let page = &mut Page::new(out, style);
     let accounts = owners::accounts(&report.components);
     let sites = Sites::of(report, Grouping::ByReading);
-    headline::write(page, report, &accounts, &sites)?;
+    let held = Held::of(report, Grouping::ByReading);
+    headline::write(page, report, &accounts, &sites, held.as_ref())?;
     page.blank()?;
     ledger::write(page, report, &accounts)?;
-    if style.full_stacks {
-        Sites::of(report, Grouping::ByStack).write(page, report)?;
-    } else {
-        sites.write(page, report)?;
-    }
+    let (sites, held) = match style.full_stacks {
+        true => (Sites::of(report, Grouping::ByStack), Held::of(report, Grouping::ByStack)),
+        false => (sites, held),
+    };
+    sites.write(page, report)?;
+    held.map_or(Ok(()), |held| held.write(page, report))?;
     goroutines::write(page, report)?;
     advice::write(page, report)?;
     honesty::write(page, report)

@@ -31,7 +31,7 @@ use goroutines::Goroutines;
 use image::Arch;
 use layout::{GoroutineLayout, Layout};
 use pclntab::{Function, Pclntab};
-pub use profile::HeapProfile;
+pub use profile::{HeapProfile, HeldSite};
 
 /// The Go runtime of a process.
 pub struct GoRuntime {
@@ -83,11 +83,11 @@ impl GoRuntime {
         findings
     }
 
-    /// What the program's own heap profile would show; `None` where it keeps none.
+    /// What the program's own heap profile would show; one that is not kept where it is switched off.
     ///
     /// # Errors
-    /// Where the heap was not found, the program has no symbols, or the profile stays inconsistent.
-    pub fn heap_profile(&self, memory: &dyn Memory) -> Result<Option<HeapProfile>> {
+    /// Where the heap was not found, the program has no symbols, or the list of its buckets is none.
+    pub fn heap_profile(&self, memory: &dyn Memory) -> Result<HeapProfile> {
         let heap = self.heap.as_ref().context("the Go heap was not found")?;
         profile::read(&metadata::Reader { memory, layout: &heap.layout, globals: &heap.globals })
     }

@@ -1,0 +1,121 @@
+//! The Go heap by who allocated it, with names: what it holds, and what it gained.
+//!
+//! Names are those of pprof: each address of a stack is one call of the source, since the runtime lists inlined
+//! calls too. The surprise: only the last address may stand for several, where the stack was too deep to keep.
+
+use std::collections::HashMap;
+
+use crate::attribute::held;
+use crate::claim::Component;
+use crate::look::Look;
+use crate::report::{self, CallSite, Frame, HEAP_PROFILE, SMALLER_SITES};
+use crate::runtimes::go::{HeapProfile, HeldSite};
+use crate::symbolize::Symbolizer;
+
+/// Sites with names in the report; the rest is summed up.
+const MAX_SITES: usize = 1000;
+/// The note where the runtime made more stacks than are kept.
+const TOO_MANY_STACKS: &str = "more stacks than are kept";
+/// The note of what the Go heap gained beyond its profile.
+const NOT_IN_PROFILE: &str = "garbage, or allocated since the last collection";
+/// Why there is no profile: Go `src/runtime/proc.go`, `schedinit`, since 1.21; or the program's own doing.
+const SWITCHED_OFF: &str =
+    "There is no heap profile: nothing in the program reads one (Go's linker then leaves it out), or it set \
+     MemProfileRate to 0.";
+
+/// What the program's heap profile shows, with what changed since `start`.
+pub fn heap_profile(start: Option<&Look>, end: &Look, symbolizer: &mut Symbolizer<'_>) -> report::HeapProfile {
+    let none = report::HeapProfile::none();
+    let Some(profile) = &end.heap_profile else { return none };
+    if !profile.is_kept() {
+        return report::HeapProfile { rate: Some(0), note: Some(SWITCHED_OFF), ..none };
+    }
+    let before = start.and_then(|start| start.heap_profile.as_ref());
+    let before = before.and_then(|before| Some((before, held::changes(before, profile)?)));
+    let changes: Option<HashMap<&[u64], i64>> =
+        before.as_ref().map(|(_, changes)| changes.iter().map(|(site, change)| (&*site.stack, *change)).collect());
+    let (listed, smaller) = profile.sites.split_at(profile.sites.len().min(MAX_SITES));
+    let change = |site: &HeldSite| changes.as_ref().and_then(|changes| changes.get(&*site.stack).copied());
+    let site = |site: &HeldSite| report::HeldSite {
+        bytes: site.bytes,
+        objects: site.objects,
+        growth: change(site),
+        frames: frames(&site.stack, symbolizer),
+        note: site.stack.is_empty().then_some(TOO_MANY_STACKS),
+    };
+    let mut sites: Vec<report::HeldSite> = listed.iter().map(site).collect();
+    if !smaller.is_empty() {
+        sites.push(report::HeldSite {
+            bytes: smaller.iter().map(|site| site.bytes).fold(0, u64::saturating_add),
+            objects: smaller.iter().map(|site| site.objects).fold(0, u64::saturating_add),
+            growth: smaller.iter().map(change).sum(),
+            frames: Vec::new(),
+            note: Some(SMALLER_SITES),
+        });
+    }
+    report::HeapProfile {
+        in_use: Some(profile.in_use_bytes),
+        in_use_objects: Some(profile.in_use_objects),
+        growth: before.map(|(before, _)| profile.in_use_bytes.wrapping_sub(before.in_use_bytes).cast_signed()),
+        rate: Some(profile.rate_bytes),
+        source: "mbuckets",
+        sites,
+        ..none
+    }
+}
+
+/// The call sites, those of Go objects by the heap profile where that tells more than who touched a page first.
+pub fn with_allocations(
+    faults: Vec<CallSite>,
+    start: Option<&Look>,
+    end: &Look,
+    symbolizer: &mut Symbolizer<'_>,
+) -> Vec<CallSite> {
+    let is_object = |site: &CallSite| site.component == Component::GoHeapInUse;
+    let resident_bytes =
+        faults.iter().filter(|site| is_object(site)).map(|site| site.bytes).fold(0, u64::saturating_add);
+    let Some(gained) = gained(start, end, resident_bytes) else { return faults };
+    let mut sites: Vec<CallSite> = faults.into_iter().filter(|site| !is_object(site)).collect();
+    let (listed, smaller) = gained.split_at(gained.len().min(MAX_SITES));
+    sites.extend(listed.iter().map(|(site, bytes)| {
+        let note = site.stack.is_empty().then_some(TOO_MANY_STACKS);
+        allocated(*bytes, frames(&site.stack, symbolizer), note)
+    }));
+    let total_bytes = gained.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
+    for (bytes, note) in [
+        (smaller.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add), SMALLER_SITES),
+        (resident_bytes.saturating_sub(total_bytes), NOT_IN_PROFILE),
+    ] {
+        sites.extend((bytes > 0).then(|| allocated(bytes, Vec::new(), Some(note))));
+    }
+    super::sort_sites(&mut sites);
+    sites
+}
+
+fn gained<'a>(start: Option<&Look>, end: &'a Look, resident_bytes: u64) -> Option<Vec<(&'a HeldSite, u64)>> {
+    let kept = |look: &'a Look| -> Option<&'a HeapProfile> { look.heap_profile.as_ref() };
+    held::growth(start?.heap_profile.as_ref()?, kept(end)?, resident_bytes)
+}
+
+fn allocated(bytes: u64, frames: Vec<Frame>, note: Option<&'static str>) -> CallSite {
+    CallSite {
+        component: Component::GoHeapInUse,
+        source: HEAP_PROFILE,
+        bytes,
+        faults: 0,
+        weight: 0.0,
+        frames,
+        note,
+    }
+}
+
+/// The calls of a stack of return addresses.
+fn frames(stack: &[u64], symbolizer: &mut Symbolizer<'_>) -> Vec<Frame> {
+    let Some((last, others)) = stack.split_last() else { return Vec::new() };
+    let mut frames = Vec::with_capacity(stack.len());
+    for addr in others {
+        frames.extend(symbolizer.frames([addr.wrapping_sub(1)].into_iter()).into_iter().next());
+    }
+    frames.extend(symbolizer.frames([last.wrapping_sub(1)].into_iter()));
+    frames
+}
