@@ -3,7 +3,7 @@
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::Request;
-use crate::account::{Account, rfc3339};
+use crate::account::{Account, held, rfc3339};
 use crate::address::PAGE_BYTES;
 use crate::look::Look;
 use crate::report::{
@@ -52,6 +52,7 @@ pub fn report(
         rss: account.rss(&end.snapshot),
         residual: account.end.residual_bytes(),
         heap_profile: HeapProfile::none(),
+        heap_classes: held::heap_classes(end),
         unaccounted: account.unaccounted(&components),
         components,
         call_sites: Vec::new(),

@@ -6,7 +6,7 @@ use crate::address::AddrRange;
 use crate::attribute::mappings;
 use crate::claim::{Claim, Evidence, Gap, Slack};
 use crate::runtimes::Runtimes;
-use crate::runtimes::go::HeapProfile;
+use crate::runtimes::go::{HeapProfile, SizeClass};
 use crate::runtimes::managed;
 use crate::runtimes::sanitizer::RaceCounts;
 use crate::runtimes::threads::ThreadStack;
@@ -30,6 +30,8 @@ pub struct Look {
     pub race_counts: Option<RaceCounts>,
     /// What Go's own heap profile would show.
     pub heap_profile: Option<HeapProfile>,
+    /// Objects of the Go heap by size.
+    pub size_classes: Vec<SizeClass>,
     /// What could not be read.
     pub gaps: Vec<Gap>,
 }
@@ -59,6 +61,7 @@ pub fn look(target: &Target, modules: &[Module], runtimes: &Runtimes) -> Result<
         stacks: read.stacks,
         race_counts: read.race_counts,
         heap_profile: read.heap_profile,
+        size_classes: read.size_classes,
         gaps,
     }))
 }

@@ -3,6 +3,7 @@
 //! `UPDATE_EXPECT=1 cargo test -p leakprobe-tests --test golden` writes the files anew; read the diff. The
 //! findings are not made up: each report is diagnosed here as the pipeline does it.
 
+mod heap;
 mod parts;
 mod reports;
 
@@ -130,6 +131,20 @@ fn goroutines_many_and_few() {
         report.goroutine_totals.map(|totals| GoroutineTotals { count: 12, stack_bytes: 96 << 10, ..totals });
     let few = rendered(&report, Format::Text, &plain(80));
     assert!(!few.contains("GOROUTINES") && few.contains(" 12 goroutines. "), "{few}");
+}
+
+#[test]
+fn a_go_heap_that_leaks() {
+    let report = heap::leak();
+    check_text(&report, 80, expect_file!["expect/heap_leak_80.txt"]);
+    check(&report, Format::Json, &plain(80), expect_file!["expect/heap_leak.json"]);
+    let full = Style { full_stacks: true, ..plain(100) };
+    check(&report, Format::Text, &full, expect_file!["expect/heap_leak_full_stacks_100.txt"]);
+}
+
+#[test]
+fn a_snapshot_of_a_go_heap() {
+    check_text(&heap::snapshot(), 80, expect_file!["expect/heap_snapshot_80.txt"]);
 }
 
 #[test]

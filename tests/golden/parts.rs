@@ -3,7 +3,7 @@
 use leakprobe::claim::{Component, Evidence, Gap};
 use leakprobe::diagnose::diagnose;
 use leakprobe::report::{
-    CallSite, CgroupMemory, ComponentRow, Events, Frame, HeapProfile, Host, LostRow, Member, Others,
+    CallSite, CgroupMemory, ComponentRow, Events, FAULTS, Frame, HeapProfile, Host, LostRow, Member, Others,
     OutsideRss, Probe, Report, Rss, RuntimeInfo, SCHEMA, TargetInfo, ThreadRow, Tool, Tracing, Unaccounted,
     Window,
 };
@@ -37,7 +37,8 @@ pub fn base(comm: &str, exe: &str, runtime: RuntimeInfo) -> Report {
         rss: Rss { start: None, end: 0, growth: None, peak: None, swap: 0, lazy_free: 0, huge: 0 },
         components: Vec::new(),
         residual: 0,
-        heap_profile: HeapProfile { in_use: None, source: "none" },
+        heap_profile: HeapProfile::none(),
+        heap_classes: Vec::new(),
         unaccounted: Unaccounted { bytes: None, growth: None, owner: None },
         call_sites: Vec::new(),
         goroutines: Vec::new(),
@@ -129,7 +130,7 @@ pub fn site(component: Component, bytes: u64, inner: &[&str], outer: &[(&str, &s
         ..Frame::default()
     };
     let frames = inner.iter().map(bare).chain(outer.iter().map(placed)).collect();
-    CallSite { component, bytes, faults: bytes / 4096, weight: 1.0, frames, note: None }
+    CallSite { component, source: FAULTS, bytes, faults: bytes / 4096, weight: 1.0, frames, note: None }
 }
 
 pub fn outside(current: u64, limit: Option<u64>) -> OutsideRss {

@@ -1,5 +1,6 @@
 //! Reports as the pipeline would hand them over, one function a situation.
 
+use crate::heap;
 use leakprobe::claim::{Component, Evidence};
 use leakprobe::diagnose::diagnose;
 use leakprobe::report::{
@@ -10,7 +11,7 @@ use leakprobe::report::{
 use crate::parts::{KIB, MIB, base, gap, go, lost, native, outside, row, settle, site, with_company};
 
 /// Every report below.
-pub fn all() -> [Report; 12] {
+pub fn all() -> [Report; 14] {
     [
         race_leak(),
         quiet_native(),
@@ -24,6 +25,8 @@ pub fn all() -> [Report; 12] {
         residual(),
         unknowns(),
         goroutine_leak(),
+        heap::leak(),
+        heap::snapshot(),
     ]
 }
 
@@ -228,7 +231,7 @@ pub fn cgo_leak() -> Report {
             ("main.main", "/src/thumb/main.go", 33),
         ],
     )];
-    report.heap_profile = HeapProfile { in_use: Some(1430 * MIB), source: "mbuckets" };
+    report.heap_profile = HeapProfile { in_use: Some(1430 * MIB), source: "mbuckets", ..HeapProfile::none() };
     settle(&mut report);
     report
 }

@@ -8,6 +8,8 @@ mod cgroup;
 mod go_heap;
 mod goroutines;
 mod harness;
+mod heap_profile;
+mod heap_slack;
 mod kernel;
 mod lazily_freed;
 mod left_behind;

@@ -9,7 +9,7 @@ use crate::attribute::held;
 use crate::claim::Component;
 use crate::look::Look;
 use crate::report::{self, CallSite, Frame, HEAP_PROFILE, SMALLER_SITES};
-use crate::runtimes::go::{HeapProfile, HeldSite};
+use crate::runtimes::go::{HeapProfile, HeldSite, SizeClass};
 use crate::symbolize::Symbolizer;
 
 /// Sites with names in the report; the rest is summed up.
@@ -19,12 +19,15 @@ const TOO_MANY_STACKS: &str = "more stacks than are kept";
 /// The note of what the Go heap gained beyond its profile.
 const NOT_IN_PROFILE: &str = "garbage, or allocated since the last collection";
 /// Why there is no profile: Go `src/runtime/proc.go`, `schedinit`, since 1.21; or the program's own doing.
-const SWITCHED_OFF: &str =
-    "There is no heap profile: nothing in the program reads one (Go's linker then leaves it out), or it set \
+const SWITCHED_OFF: &str = "There is no heap profile: nothing in the program reads one (Go's linker then leaves it out), or it set \
      MemProfileRate to 0.";
 
 /// What the program's heap profile shows, with what changed since `start`.
-pub fn heap_profile(start: Option<&Look>, end: &Look, symbolizer: &mut Symbolizer<'_>) -> report::HeapProfile {
+pub fn heap_profile(
+    start: Option<&Look>,
+    end: &Look,
+    symbolizer: &mut Symbolizer<'_>,
+) -> report::HeapProfile {
     let none = report::HeapProfile::none();
     let Some(profile) = &end.heap_profile else { return none };
     if !profile.is_kept() {
@@ -32,8 +35,9 @@ pub fn heap_profile(start: Option<&Look>, end: &Look, symbolizer: &mut Symbolize
     }
     let before = start.and_then(|start| start.heap_profile.as_ref());
     let before = before.and_then(|before| Some((before, held::changes(before, profile)?)));
-    let changes: Option<HashMap<&[u64], i64>> =
-        before.as_ref().map(|(_, changes)| changes.iter().map(|(site, change)| (&*site.stack, *change)).collect());
+    let changes: Option<HashMap<&[u64], i64>> = before
+        .as_ref()
+        .map(|(_, changes)| changes.iter().map(|(site, change)| (&*site.stack, *change)).collect());
     let (listed, smaller) = profile.sites.split_at(profile.sites.len().min(MAX_SITES));
     let change = |site: &HeldSite| changes.as_ref().and_then(|changes| changes.get(&*site.stack).copied());
     let site = |site: &HeldSite| report::HeldSite {
@@ -56,12 +60,25 @@ pub fn heap_profile(start: Option<&Look>, end: &Look, symbolizer: &mut Symbolize
     report::HeapProfile {
         in_use: Some(profile.in_use_bytes),
         in_use_objects: Some(profile.in_use_objects),
-        growth: before.map(|(before, _)| profile.in_use_bytes.wrapping_sub(before.in_use_bytes).cast_signed()),
+        growth: before
+            .map(|(before, _)| profile.in_use_bytes.wrapping_sub(before.in_use_bytes).cast_signed()),
         rate: Some(profile.rate_bytes),
         source: "mbuckets",
         sites,
         ..none
     }
+}
+
+/// The Go heap's objects by size.
+pub fn heap_classes(end: &Look) -> Vec<report::HeapClass> {
+    let class = |class: &SizeClass| report::HeapClass {
+        object_bytes: Some(class.object_bytes).filter(|bytes| *bytes > 0),
+        objects: class.objects,
+        bytes: class.live_bytes,
+        spans: class.spans,
+        slack: class.span_bytes.saturating_sub(class.live_bytes),
+    };
+    end.size_classes.iter().map(class).collect()
 }
 
 /// The call sites, those of Go objects by the heap profile where that tells more than who touched a page first.

@@ -93,15 +93,29 @@ fn go_heap_growth(facts: &Facts<'_>) -> Option<Finding> {
     if heap_growth_bytes.is_none_or(|bytes| bytes < GROWTH_MIN_BYTES as i64) {
         return None;
     }
-    growth(
+    let Some(live_bytes) = facts.live_growth_bytes else {
+        return growth(
+            facts,
+            Component::GoHeapInUse,
+            "go-heap-growth",
+            "The Go heap grows; a leak and garbage awaiting collection look alike so far.",
+            "Watch longer than a few collections. If it goes on, compare two heap profiles (go tool pprof \
+             -diff_base); if they stay small, look for pools, goroutines and a high GOGC.",
+            &[],
+        );
+    };
+    let mut finding = growth(
         facts,
         Component::GoHeapInUse,
         "go-heap-growth",
-        "The Go heap grows; a leak and garbage awaiting collection look alike so far.",
-        "Watch longer than a few collections. If it goes on, compare two heap profiles (go tool pprof \
-         -diff_base); if they stay small, look for pools, goroutines and a high GOGC.",
+        "The Go heap grows by objects that outlive collections: a leak, or a cache.",
+        "Look at the call sites above: who keeps what they allocate, and should it be kept? A cache needs a bound.",
         &[],
-    )
+    )?;
+    finding
+        .evidence
+        .push(format!("its heap profile gained {} MiB between two collections", live_bytes >> 20));
+    Some(finding)
 }
 
 fn go_heap_idle(facts: &Facts<'_>) -> Option<Finding> {

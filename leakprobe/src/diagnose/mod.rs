@@ -63,6 +63,8 @@ pub struct Facts<'a> {
     pub threads: Option<u64>,
     /// The ledger's rows.
     pub holdings: Vec<Holding<'a>>,
+    /// What Go's heap profile gained in the window, if that explains the growth of its heap.
+    pub live_growth_bytes: Option<u64>,
     /// Stacks that made memory resident.
     pub sites: Vec<Site<'a>>,
     /// The memory cgroup's charge and limit, where it has one.

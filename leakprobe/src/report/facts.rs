@@ -2,7 +2,7 @@
 //!
 //! It stands here because `diagnose` must not know what a report is.
 
-use super::{CallSite, CgroupMemory, ComponentRow, Report};
+use super::{CallSite, CgroupMemory, ComponentRow, HEAP_PROFILE, Report};
 use crate::diagnose::{Facts, Holding, Limit, Site};
 
 impl Report {
@@ -16,11 +16,18 @@ impl Report {
             rss_growth_bytes: self.rss.growth,
             window_seconds: self.window.seconds,
             threads: self.target.threads,
+            live_growth_bytes: live_growth_bytes(&self.call_sites),
             holdings: self.components.iter().map(holding).collect(),
             sites: self.call_sites.iter().map(site).collect(),
             cgroup: self.outside_rss.cgroup.as_ref().filter(|_| !self.target.is_gone()).and_then(limit),
         }
     }
+}
+
+/// What call sites of Go objects that come from the heap profile add up to; none without any.
+fn live_growth_bytes(sites: &[CallSite]) -> Option<u64> {
+    let told = sites.iter().filter(|site| site.source == HEAP_PROFILE && !site.frames.is_empty());
+    told.map(|site| site.bytes).reduce(u64::saturating_add)
 }
 
 fn holding(row: &ComponentRow) -> Holding<'_> {

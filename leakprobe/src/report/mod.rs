@@ -80,6 +80,8 @@ pub struct Report {
     pub residual: i64,
     /// What Go's own heap profile would show.
     pub heap_profile: HeapProfile,
+    /// Objects of the Go heap by size, small ones first; empty where its spans were not read.
+    pub heap_classes: Vec<HeapClass>,
     /// What that profile cannot see.
     pub unaccounted: Unaccounted,
     /// Who made memory resident that was not so before, largest first.
@@ -273,6 +275,21 @@ pub struct HeldSite {
     pub frames: Vec<Frame>,
     /// Why there are no frames.
     pub note: Option<&'static str>,
+}
+
+/// Objects of one size in the Go heap, alive or not swept yet.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct HeapClass {
+    /// Size of an object; null for those larger than 32 KiB, each in a span of its own.
+    pub object_bytes: Option<u64>,
+    /// How many are allocated.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Spans for them.
+    pub spans: u64,
+    /// Bytes of these spans that hold no object, resident or not.
+    pub slack: u64,
 }
 
 /// RSS that Go's heap profile cannot see.

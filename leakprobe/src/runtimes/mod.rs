@@ -9,7 +9,7 @@ pub mod threads;
 
 use self::code::{CodeRoles, Role, go_role};
 use self::go::code::GoCode;
-use self::go::{GoRuntime, HeapProfile};
+use self::go::{GoRuntime, HeapProfile, SizeClass};
 use self::malloc::glibc;
 use self::sanitizer::RaceCounts;
 use self::threads::ThreadStack;
@@ -47,6 +47,8 @@ pub struct Reading {
     pub race_counts: Option<RaceCounts>,
     /// What Go's own heap profile would show; `None` where it could not be read.
     pub heap_profile: Option<HeapProfile>,
+    /// Objects of the Go heap by size.
+    pub size_classes: Vec<SizeClass>,
 }
 
 impl Runtimes {
@@ -103,8 +105,11 @@ impl Runtimes {
         let tids: Vec<i32> = threads.iter().map(|thread| thread.ns_tid).collect();
         let (stacks, mut findings) = threads::stacks(memory, regions, main_tid, &tids);
         let mut heap_profile = None;
+        let mut size_classes = Vec::new();
         if let Some(go) = &self.go {
-            add(&mut findings, go.claims(memory));
+            let (claims, classes) = go.claims(memory);
+            add(&mut findings, claims);
+            size_classes = classes;
             heap_profile = go_profile(go, memory, &mut findings.gaps);
         }
         let exe = exe(modules);
@@ -122,7 +127,7 @@ impl Runtimes {
             let remainder = sanitizer::remainder(regions, &findings.claims);
             findings.claims.extend(remainder);
         }
-        Reading { findings, stacks, race_counts, heap_profile }
+        Reading { findings, stacks, race_counts, heap_profile, size_classes }
     }
 
     /// The roles of the target's code; `race_text` is [`Self::race_text`].

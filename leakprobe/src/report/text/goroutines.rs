@@ -5,9 +5,9 @@
 
 use std::io;
 
+use super::entry::{Place, function};
 use super::frames::{fold, without_directories};
 use super::layout::{Page, Paint, Span, width};
-use super::entry::{Place, function};
 use super::units::{count, counted, size, time};
 use crate::report::{Frame, GoroutineGroup, Report};
 

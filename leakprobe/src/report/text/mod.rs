@@ -39,7 +39,7 @@ pub fn write(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<
         false => (sites, held),
     };
     sites.write(page, report)?;
-    held.map_or(Ok(()), |held| held.write(page, report))?;
+    held::write(page, report, held.as_ref())?;
     goroutines::write(page, report)?;
     advice::write(page, report)?;
     honesty::write(page, report)

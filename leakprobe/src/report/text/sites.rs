@@ -62,7 +62,8 @@ impl<'a> Sites<'a> {
     /// A line for the top of the report in several wordings: the owner's biggest call site. Empty where
     /// there is none that matters.
     pub fn headline(&self, owner: Option<Owner>) -> Vec<String> {
-        let is_meant = |entry: &&Entry<'_>| owner.is_some() && entry.owner == owner && entry.function.is_some();
+        let is_meant =
+            |entry: &&Entry<'_>| owner.is_some() && entry.owner == owner && entry.function.is_some();
         let entry = self.entries.iter().find(is_meant).filter(|_| self.total_bytes >= RATE_MIN_BYTES);
         entry.map_or_else(Vec::new, |entry| {
             entry.told(&format!("Biggest call site, {}", share(entry.bytes, self.total_bytes)))

@@ -32,6 +32,7 @@ use image::Arch;
 use layout::{GoroutineLayout, Layout};
 use pclntab::{Function, Pclntab};
 pub use profile::{HeapProfile, HeldSite};
+pub use spans::SizeClass;
 
 /// The Go runtime of a process.
 pub struct GoRuntime {
@@ -67,20 +68,20 @@ impl GoRuntime {
     }
 
     /// Claims the Go heap by what its pages are for, and the runtime's own memory, and says what could not be
-    /// read.
-    pub fn claims(&self, memory: &dyn Memory) -> Findings {
+    /// read; also the heap's objects by size.
+    pub fn claims(&self, memory: &dyn Memory) -> (Findings, Vec<SizeClass>) {
         let mut findings = Findings { gaps: self.gaps.clone(), ..Findings::default() };
-        let Some(heap) = &self.heap else { return findings };
+        let Some(heap) = &self.heap else { return (findings, Vec::new()) };
         let reader = metadata::Reader { memory, layout: &heap.layout, globals: &heap.globals };
-        let divided = noted(spans::findings(&reader), "the ranges of the Go heap", &mut findings.gaps);
-        let (ranges, heap) = divided.unwrap_or_default();
+        let divided = noted(spans::divide(&reader), "the ranges of the Go heap", &mut findings.gaps);
+        let spans::Division { ranges, findings: heap, classes } = divided.unwrap_or_default();
         let metadata = metadata::findings(&reader, &ranges);
         for mut part in [heap, metadata] {
             findings.claims.append(&mut part.claims);
             findings.gaps.append(&mut part.gaps);
             findings.slack.append(&mut part.slack);
         }
-        findings
+        (findings, classes)
     }
 
     /// What the program's own heap profile would show; one that is not kept where it is switched off.

@@ -92,7 +92,11 @@ fn current_cycle(reader: &Reader<'_>) -> Result<Option<usize>> {
 }
 
 /// What is published, and everything there is where nothing was published yet.
-fn read_buckets(reader: &Reader<'_>, rate_bytes: u64, current: Option<usize>) -> Result<(Tally, Option<Tally>)> {
+fn read_buckets(
+    reader: &Reader<'_>,
+    rate_bytes: u64,
+    current: Option<usize>,
+) -> Result<(Tally, Option<Tally>)> {
     let mut published = Tally::default();
     let mut everything = Some(Tally::default());
     let mut bucket_addr = reader.memory.read_u64(reader.globals.addr(Global::Mbuckets)?)?;

@@ -5,8 +5,13 @@
 //! whether the page allocator, a processor's cache of pages or the padding before the first arena (Go 1.26 on)
 //! holds it: those need not be told apart, so neither the allocator's bitmaps nor `allp` are read. Checked against
 //! `runtime.MemStats`: `HeapInuse`, `HeapIdle` and `StackInuse`, to the byte. Refuses spans that lie outside the
-//! heap. The surprise: a manual span is told to be a work buffer by the list it says it is on, not by walking that
+//! heap. Of each span of objects it also tells how much of it holds none; checked against `HeapAlloc` and `BySize`,
+//! to the object. What is not swept yet counts as held: garbage of the last collection.
+//!
+//! The surprise: a manual span is told to be a work buffer by the list it says it is on, not by walking that
 //! list, which the collector keeps changing.
+
+mod slack;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -15,8 +20,10 @@ use super::heap::{self, GO_PAGE_BYTES, read_list, read_words};
 use super::metadata::Reader;
 use crate::address::AddrRange;
 use crate::claim::{Claim, Component, Evidence, Findings, Gap};
+pub use slack::SizeClass;
+use slack::{Classes, Objects};
 
-/// A terabyte of heap; the table of its pages takes 128 MiB then.
+/// A terabyte of heap; the table of its pages takes 384 MiB then.
 const MAX_HEAP_PAGES: u64 = 1 << 27;
 /// Span headers that are allocated and not in use: 128 a processor (Go `src/runtime/runtime2.go`, `mspancache`).
 const MAX_SPARE_SPANS: u64 = 1 << 17;
@@ -53,8 +60,19 @@ impl Use {
     }
 }
 
-/// Claims every page of the heap; also the ranges it manages.
-pub fn findings(reader: &Reader<'_>) -> Result<(Vec<AddrRange>, Findings)> {
+/// The heap, divided.
+#[derive(Default)]
+pub struct Division {
+    /// What the heap manages.
+    pub ranges: Vec<AddrRange>,
+    /// A claim on every page of it, and how much of the spans of objects holds none.
+    pub findings: Findings,
+    /// The objects by size; empty where the spans could not be read.
+    pub classes: Vec<SizeClass>,
+}
+
+/// Divides the heap.
+pub fn divide(reader: &Reader<'_>) -> Result<Division> {
     let work_lists = work_lists(reader);
     let mut gaps = Vec::new();
     if let Err(error) = &work_lists {
@@ -71,14 +89,16 @@ pub fn findings(reader: &Reader<'_>) -> Result<(Vec<AddrRange>, Findings)> {
                 gaps.push(Gap { what, why, bytes: Some(bytes) });
             }
             let ranges = pages.parts.iter().map(|part| part.range).collect();
-            Ok((ranges, Findings { claims: pages.claims(), gaps, ..Findings::default() }))
+            let findings = Findings { claims: pages.claims(), gaps, slack: pages.slack() };
+            Ok(Division { ranges, findings, classes: pages.classes.into_listed() })
         }
         Err(error) => {
             let ranges = heap::ranges(reader.memory, reader.layout, reader.globals.mheap_addr())?;
             let why = format!("{error:#}; the whole heap counts as in use");
             gaps.push(Gap { what, why, bytes: None });
             let claims = ranges.iter().map(|&range| claim(range, Use::Objects)).collect();
-            Ok((ranges, Findings { claims, gaps, ..Findings::default() }))
+            let findings = Findings { claims, gaps, ..Findings::default() };
+            Ok(Division { ranges, findings, classes: Vec::new() })
         }
     }
 }
@@ -142,6 +162,8 @@ fn attempt(reader: &Reader<'_>, work_lists: &[u64]) -> Result<Pages> {
 struct Part {
     range: AddrRange,
     uses: Vec<Use>,
+    /// Bytes of each page that hold no object; of meaning in spans of objects only.
+    dead_bytes: Vec<u16>,
 }
 
 /// The heap by page.
@@ -154,6 +176,7 @@ struct Pages {
     marked_pages: u64,
     /// Pages in two spans, in spans outside the heap, or in a number of spans that is not the runtime's own.
     contradicting_pages: u64,
+    classes: Classes,
 }
 
 impl Pages {
@@ -165,10 +188,11 @@ impl Pages {
         }
         let part = |&range: &AddrRange| -> Result<Part> {
             let len = usize::try_from(range.len_bytes() / GO_PAGE_BYTES)?;
-            Ok(Part { range, uses: vec![Use::Idle; len] })
+            Ok(Part { range, uses: vec![Use::Idle; len], dead_bytes: vec![0; len] })
         };
         let parts = ranges.iter().map(part).collect::<Result<Vec<Part>>>()?;
-        Ok(Self { parts, total_pages, objects_pages: 0, marked_pages: 0, contradicting_pages: 0 })
+        let classes = Classes::default();
+        Ok(Self { parts, total_pages, objects_pages: 0, marked_pages: 0, contradicting_pages: 0, classes })
     }
 
     /// Marks the pages of the spans whose headers are at these addresses, which are sorted.
@@ -211,12 +235,13 @@ impl Pages {
         };
         let start_addr = word(layout.span_start_offset).context("a header")?;
         let pages = word(layout.span_pages_offset).context("a header")?;
-        self.mark(start_addr, pages, used)
+        let objects = if used == Use::Objects { Objects::read(header, layout, pages) } else { None };
+        self.mark(start_addr, pages, used, objects)
     }
 
     /// Marks `pages` pages from `start_addr`.
-    fn mark(&mut self, start_addr: u64, pages: u64, used: Use) -> Result<()> {
-        let Some(uses) = self.uses_mut(start_addr, pages) else {
+    fn mark(&mut self, start_addr: u64, pages: u64, used: Use, objects: Option<Objects>) -> Result<()> {
+        let Some((uses, dead_bytes)) = self.pages_mut(start_addr, pages) else {
             // A span that is being made, or one in an arena younger than the list of ranges.
             let known_pages = if pages <= self.total_pages { pages } else { 1 };
             self.contradicting_pages += known_pages;
@@ -224,6 +249,10 @@ impl Pages {
         };
         let twice = uses.iter().filter(|before| **before != Use::Idle).count();
         uses.fill(used);
+        if let Some(objects) = objects {
+            objects.spread(dead_bytes);
+            self.classes.add(objects, pages);
+        }
         self.contradicting_pages += twice as u64;
         self.marked_pages += pages;
         if used == Use::Objects {
@@ -236,7 +265,7 @@ impl Pages {
         Ok(())
     }
 
-    fn uses_mut(&mut self, start_addr: u64, pages: u64) -> Option<&mut [Use]> {
+    fn pages_mut(&mut self, start_addr: u64, pages: u64) -> Option<(&mut [Use], &mut [u16])> {
         let span = AddrRange::with_len(start_addr, pages.checked_mul(GO_PAGE_BYTES)?)?;
         let after = self.parts.partition_point(|part| part.range.start_addr <= span.start_addr);
         let part = self.parts.get_mut(after.checked_sub(1)?)?;
@@ -244,7 +273,8 @@ impl Pages {
             return None;
         }
         let first = usize::try_from((span.start_addr - part.range.start_addr) / GO_PAGE_BYTES).ok()?;
-        part.uses.get_mut(first..first.checked_add(usize::try_from(pages).ok()?)?)
+        let span = first..first.checked_add(usize::try_from(pages).ok()?)?;
+        Some((part.uses.get_mut(span.clone())?, part.dead_bytes.get_mut(span)?))
     }
 
     /// Compares the pages in spans of objects with what the runtime counted before and after.

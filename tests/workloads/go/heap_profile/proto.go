@@ -50,8 +50,11 @@ func decode(content []byte) (message, error) {
 	var fields message
 	for len(content) > 0 {
 		tag, size := binary.Uvarint(content)
-		value, more := binary.Uvarint(content[max(size, 0):])
-		if size <= 0 || more <= 0 {
+		if size <= 0 {
+			return nil, errors.New("a tag is cut short")
+		}
+		value, more := binary.Uvarint(content[size:])
+		if more <= 0 {
 			return nil, errors.New("a number is cut short")
 		}
 		content = content[size+more:]

@@ -1,3 +1,5 @@
+//! Lists of buckets made by hand: which cycles count, how they are scaled, and what damage does to them.
+
 use proptest::prelude::*;
 
 use super::super::find::Globals;

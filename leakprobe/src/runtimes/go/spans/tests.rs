@@ -60,14 +60,19 @@ fn memory(spans: &[Span], pages_in_use: u64) -> Pieces {
         put(&mut headers, offset + layout.span_list_offset as u64, list);
         put(&mut headers, offset + layout.span_start_offset as u64, HEAP_ADDR + page * GO_PAGE_BYTES);
         put(&mut headers, offset + layout.span_pages_offset as u64, pages);
-        headers[usize::try_from(offset).unwrap() + layout.span_state_offset] = state;
+        let header = &mut headers[usize::try_from(offset).unwrap()..];
+        header[layout.span_state_offset] = state;
+        // An object of 1000 bytes in each page.
+        header[layout.span_class_offset] = 5 << 1;
+        put(header, layout.span_element_bytes_offset as u64, 1000);
+        header[layout.span_alloc_count_offset..][..2].copy_from_slice(&(pages as u16).to_le_bytes());
     }
     Pieces(vec![(MHEAP_ADDR, mheap), (RANGES_ADDR, ranges), (POINTERS_ADDR, pointers), (SPANS_ADDR, headers)])
 }
 
 fn read(memory: &Pieces, known: &[(Global, u64)]) -> Findings {
     let globals = Globals::at(MHEAP_ADDR, known.to_vec());
-    findings(&Reader { memory, layout: &layout(), globals: &globals }).unwrap().1
+    divide(&Reader { memory, layout: &layout(), globals: &globals }).unwrap().findings
 }
 
 const WORK: [(Global, u64); 1] = [(Global::Work, WORK_ADDR)];
@@ -93,6 +98,30 @@ fn each_page_has_its_use() {
         (Component::GoHeapIdle, 14, HEAP_PAGES - 14),
     ];
     assert_eq!(told(&found), expected);
+}
+
+#[test]
+fn what_holds_no_object_is_slack() {
+    let far = (100, 40, 1, 0);
+    let spans: Vec<Span> = spans().into_iter().chain([far]).collect();
+    let memory = memory(&spans, 44);
+    let globals = Globals::at(MHEAP_ADDR, WORK.to_vec());
+    let divided = divide(&Reader { memory: &memory, layout: &layout(), globals: &globals }).unwrap();
+    let slack = divided.findings.slack.iter();
+    let told: Vec<(u64, u64, u64)> = slack
+        .map(|it| ((it.range.start_addr - HEAP_ADDR) / GO_PAGE_BYTES, it.range.len_bytes(), it.dead_bytes))
+        .collect();
+    // Two spans side by side are one stretch; 40 pages are more than one.
+    let stretch = |page: u64, pages: u64| (page, pages * GO_PAGE_BYTES, pages * 7192);
+    assert_eq!(told, [stretch(2, 4), stretch(100, 32), stretch(132, 8)]);
+    let class = SizeClass {
+        object_bytes: 1000,
+        objects: 44,
+        live_bytes: 44_000,
+        spans: 3,
+        span_bytes: 44 * GO_PAGE_BYTES,
+    };
+    assert_eq!(divided.classes, [class]);
 }
 
 #[test]
@@ -145,5 +174,8 @@ proptest! {
             page += pages;
         }
         prop_assert_eq!(page, HEAP_PAGES);
+        for stretch in &found.slack {
+            prop_assert!(stretch.dead_bytes <= stretch.range.len_bytes());
+        }
     }
 }
