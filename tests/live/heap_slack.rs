@@ -35,7 +35,8 @@ fn what_holds_no_object_is_the_difference_of_what_the_runtime_counts() -> Result
         sum("/objects")?
     );
     for (size, told) in truth["objects"].as_object().context("objects by size")? {
-        let class = classes.iter().find(|class| class["object_bytes"].to_string() == *size);
+        let object_bytes: u64 = size.parse().context("sizes are numbers")?;
+        let class = classes.iter().find(|class| class["object_bytes"] == object_bytes);
         let found = class.map_or(Ok(0), |class| number(class, "/objects"))?;
         let told = told.as_u64().context("a number of objects")?;
         ensure!(found.abs_diff(told) <= TELLING_OBJECTS, "{found} objects of {size} bytes, {told} in truth");
