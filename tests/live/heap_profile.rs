@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use leakprobe_tests::{Probe, Workload, expect};
+use leakprobe_tests::compile::{GoBuild, Kind, Symbols};
+use leakprobe_tests::{Probe, Workload, expect, places};
 use serde_json::Value;
 
 const MIB: i64 = 1 << 20;
@@ -93,6 +94,19 @@ fn the_profile_by_stack_is_pprofs() -> Result<()> {
     // Large objects are sampled for sure: in a closure, in a goroutine, beyond the depth that is kept.
     for function in ["main.keep:", "main.fill.func3:", "main.keepDeep:"] {
         ensure!(has(&stacks, function), "nothing was sampled in {function}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_profile_by_stack_is_pprofs_in_every_release() -> Result<()> {
+    for version in places::GO_VERSIONS {
+        let build = GoBuild { version, kind: Kind::Plain, symbols: Symbols::Dwarf };
+        let mut workload = Workload::start_built("go/heap_profile", build)?;
+        workload.ask("fill 1")?;
+        let report = snapshot(&workload)?;
+        let stacks = are_equal(&report, &workload.ask("profile")?).with_context(|| build.to_string())?;
+        ensure!(has(&stacks, "main.keep:"), "{build}: nothing was sampled in main.keep");
     }
     Ok(())
 }

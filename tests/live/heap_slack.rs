@@ -1,7 +1,8 @@
 //! How much of the Go heap holds no object, against what the program's own runtime counts.
 
 use anyhow::{Context, Result, ensure};
-use leakprobe_tests::{Probe, Workload, expect};
+use leakprobe_tests::compile::{GoBuild, Kind, Symbols};
+use leakprobe_tests::{Probe, Workload, expect, places};
 use serde_json::Value;
 
 /// The runtime allocates a little to tell its truth, in objects of any size.
@@ -14,7 +15,14 @@ fn number(value: &Value, pointer: &str) -> Result<u64> {
 
 #[test]
 fn what_holds_no_object_is_the_difference_of_what_the_runtime_counts() -> Result<()> {
-    let mut workload = Workload::start("go/heap_slack")?;
+    for version in places::GO_VERSIONS {
+        let build = GoBuild { version, kind: Kind::Plain, symbols: Symbols::Dwarf };
+        check(Workload::start_built("go/heap_slack", build)?).with_context(|| build.to_string())?;
+    }
+    Ok(())
+}
+
+fn check(mut workload: Workload) -> Result<()> {
     let report = Probe::start(&workload, &["--duration", "0"])?.finish()?.report()?;
     let truth = workload.ask("truth")?;
     expect::ledger_balances(&report)?;
