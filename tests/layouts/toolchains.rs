@@ -44,16 +44,28 @@ pub fn installed() -> Result<Vec<Toolchain>> {
 impl Toolchain {
     /// A program for `arch`, built once.
     pub fn program(&self, arch: &str) -> Result<PathBuf> {
+        self.built(arch, arch, "")
+    }
+
+    /// The same with debug information as it is.
+    pub fn program_uncompressed(&self, arch: &str) -> Result<PathBuf> {
+        self.built(arch, &format!("{arch}-uncompressed"), "-compressdwarf=false")
+    }
+
+    fn built(&self, arch: &str, name: &str, linker_flags: &str) -> Result<PathBuf> {
         let folder = places::target().join("layouts");
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-        let program = folder.join(format!("{}-{arch}", self.version));
+        let program = folder.join(format!("{}-{name}", self.version));
         let source = places::repository().join("tests/layouts/main.go");
         let is_current = modified(&program).ok() >= modified(&source).ok();
         if !is_current {
             // Renamed into place: a build that was stopped leaves nothing behind that looks whole.
             let unfinished = folder.join(format!("unfinished-{}", process::id()));
             let mut go = self.go(arch)?;
-            go.current_dir(&folder).args(["build", "-o"]).arg(&unfinished).arg(&source);
+            go.current_dir(&folder)
+                .args(["build", "-ldflags", linker_flags, "-o"])
+                .arg(&unfinished)
+                .arg(&source);
             let output = go.output().with_context(|| format!("run {:?}", go.get_program()))?;
             let stderr = String::from_utf8_lossy(&output.stderr);
             ensure!(output.status.success(), "Go {} for {arch}: {}\n{stderr}", self.version, output.status);

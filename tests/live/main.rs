@@ -13,5 +13,6 @@ mod heap_slack;
 mod kernel;
 mod lazily_freed;
 mod left_behind;
+mod other_go;
 mod race_detector;
 mod told_apart;

@@ -132,7 +132,9 @@ impl ElfFile {
     /// Where the section is compressed in a way that is not known.
     pub fn section_stream(&self, name: &str) -> Result<Option<Box<dyn io::BufRead + '_>>> {
         let object = self.object()?;
-        let Some(section) = object.section_by_name(name) else { return Ok(None) };
+        let old_name = name.replacen(".debug_", ".zdebug_", 1);
+        let section = object.section_by_name(name).or_else(|| object.section_by_name(&old_name));
+        let Some(section) = section else { return Ok(None) };
         let range = section.compressed_file_range().with_context(|| format!("read section {name}"))?;
         let stretch = Stretch { file: &self.file, offset: range.offset, left_bytes: range.compressed_size };
         let raw = io::BufReader::with_capacity(STREAM_BUFFER_BYTES, stretch);

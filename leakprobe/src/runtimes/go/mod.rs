@@ -1,10 +1,11 @@
 //! What a Go program's own structures say of its memory, and which function an address belongs to.
 //!
 //! Answers for Go 1.19 and 1.21 to 1.27 on linux/amd64, checked with 1.19.8, 1.21.13, 1.22.10, 1.23.9,
-//! 1.24.11, 1.25.5, 1.26.6 and 1.27.3; newer versions where their heap still looks like that of 1.27. The
-//! offsets for arm64 come from DWARF and were not tried on a machine. Refuses to guess: a structure that does
-//! not prove itself gives a gap. The surprise: in a stripped program only the heap is found, as nothing else
-//! points at itself, so part of the runtime's own memory becomes gaps there.
+//! 1.24.11, 1.25.5, 1.26.6 and 1.27.3; newer versions, with a note, by their debug information or where their
+//! heap still looks like that of 1.27. The offsets for arm64 come from DWARF and were not tried on a machine.
+//! Refuses to guess: a structure that does not prove itself gives a gap. The surprise: in a stripped program
+//! only the heap is found, as nothing else points at itself, so part of the runtime's own memory becomes gaps
+//! there.
 
 pub mod code;
 pub mod find;
@@ -21,7 +22,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::address::AddrRange;
 use crate::claim::{Findings, Gap};
-use crate::target::build_info::GoBuildInfo;
+use crate::target::build_info::{GoBuildInfo, GoVersion};
 use crate::target::elf::ElfFile;
 use crate::target::memory::Memory;
 
@@ -29,6 +30,7 @@ use code::GoCode;
 use find::{Global, Globals};
 use goroutines::Goroutines;
 use image::Arch;
+use layout::candidates::Candidate;
 use layout::{GoroutineLayout, Layout};
 use pclntab::{Function, Pclntab};
 pub use profile::{HeapProfile, HeldSite};
@@ -48,6 +50,8 @@ struct Heap {
     layout: Layout,
     globals: Globals,
     goroutine_layout: GoroutineLayout,
+    /// Where nobody has looked at this version of Go: what it looks like.
+    note: Option<Gap>,
 }
 
 impl GoRuntime {
@@ -64,6 +68,7 @@ impl GoRuntime {
         if let (None, None, [heap, pclntab]) = (&heap, &pclntab, gaps.as_slice()) {
             bail!("{}: {}; {}: {}", heap.what, heap.why, pclntab.what, pclntab.why);
         }
+        gaps.extend(heap.as_ref().and_then(|heap| heap.note.clone()));
         Ok(Self { load_bias, heap, pclntab, gaps })
     }
 
@@ -90,6 +95,9 @@ impl GoRuntime {
     /// Where the heap was not found, the program has no symbols, or the list of its buckets is none.
     pub fn heap_profile(&self, memory: &dyn Memory) -> Result<HeapProfile> {
         let heap = self.heap.as_ref().context("the Go heap was not found")?;
+        if heap.note.is_some() {
+            layout::check::buckets(memory, &heap.layout, heap.globals.addr(Global::Mbuckets)?)?;
+        }
         profile::read(&metadata::Reader { memory, layout: &heap.layout, globals: &heap.globals })
     }
 
@@ -171,14 +179,35 @@ impl GoRuntime {
 }
 
 impl Heap {
+    /// The heap by the likeliest layout that fits its structures.
     fn find(memory: &dyn Memory, elf: &ElfFile, load_bias: u64, build: &GoBuildInfo) -> Result<Self> {
-        let minor = build.go_minor().with_context(|| format!("no such Go version: {:?}", build.version))?;
-        let arch = Arch::of(elf)?;
-        let older = || format!("Go 1.{minor} is older than what is known");
-        let layout = Layout::for_version(minor, arch).with_context(older)?;
-        let goroutine_layout = GoroutineLayout::for_version(minor, arch).with_context(older)?;
-        let globals = Globals::find(memory, elf, load_bias, &layout)?;
-        Ok(Self { layout, globals, goroutine_layout })
+        let version =
+            build.go_version().with_context(|| format!("no such Go version: {:?}", build.version))?;
+        let mut errors = Vec::new();
+        for candidate in layout::candidates::candidates(elf, version, Arch::of(elf)?)? {
+            match Self::by_layout(memory, elf, load_bias, &candidate, version) {
+                Ok(heap) => return Ok(heap),
+                Err(error) => errors.push(error),
+            }
+        }
+        // That of the likeliest.
+        Err(errors.into_iter().next().context("nothing is known of its layout")?)
+    }
+
+    fn by_layout(
+        memory: &dyn Memory,
+        elf: &ElfFile,
+        load_bias: u64,
+        candidate: &Candidate,
+        version: GoVersion,
+    ) -> Result<Self> {
+        let globals = Globals::find(memory, elf, load_bias, &candidate.heap)?;
+        // Where they are not found, the heap has to be enough.
+        if let Ok(allm_addr) = globals.addr(Global::Allm) {
+            layout::check::threads(memory, candidate, allm_addr)?;
+        }
+        let note = candidate.note(version);
+        Ok(Self { layout: candidate.heap, globals, goroutine_layout: candidate.goroutine, note })
     }
 
     fn ranges(&self, memory: &dyn Memory) -> Result<Vec<AddrRange>> {

@@ -298,3 +298,6 @@ fn inline_string<'a>(value: &AttributeValue<Slice<'a>>) -> Option<&'a str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

