@@ -25,6 +25,30 @@ pub enum Component {
     TsanMeta,
     /// ThreadSanitizer's own allocations: thread contexts, traces, clocks, shadow stacks, and its .bss.
     TsanRuntime,
+    /// C heap under ThreadSanitizer, in programs of C and C++.
+    TsanHeap,
+    /// AddressSanitizer's shadow of the program's memory.
+    AsanShadow,
+    /// The C heap under AddressSanitizer, with red zones and the quarantine of freed blocks.
+    AsanHeap,
+    /// AddressSanitizer's own variables.
+    AsanRuntime,
+    /// MemorySanitizer's shadow of the program's memory, and the origins.
+    MsanShadow,
+    /// The C heap under MemorySanitizer.
+    MsanHeap,
+    /// MemorySanitizer's own variables.
+    MsanRuntime,
+    /// HWAddressSanitizer's shadow.
+    HwasanShadow,
+    /// The C heap under HWAddressSanitizer.
+    HwasanHeap,
+    /// HWAddressSanitizer's own variables.
+    HwasanRuntime,
+    /// The C heap under LeakSanitizer.
+    LsanHeap,
+    /// LeakSanitizer's own variables.
+    LsanRuntime,
     /// What malloc took from the kernel, in use or free. Not divided yet. In a Go program this is cgo.
     CHeap,
     /// Anonymous memory that native code mapped itself.
@@ -55,7 +79,7 @@ pub enum Component {
 
 impl Component {
     /// Every component, in the order in which reports list rows of equal size.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 33] = [
         Self::GoHeapInUse,
         Self::GoHeapIdle,
         Self::GoStacks,
@@ -64,6 +88,18 @@ impl Component {
         Self::TsanShadow,
         Self::TsanMeta,
         Self::TsanRuntime,
+        Self::TsanHeap,
+        Self::AsanShadow,
+        Self::AsanHeap,
+        Self::AsanRuntime,
+        Self::MsanShadow,
+        Self::MsanHeap,
+        Self::MsanRuntime,
+        Self::HwasanShadow,
+        Self::HwasanHeap,
+        Self::HwasanRuntime,
+        Self::LsanHeap,
+        Self::LsanRuntime,
         Self::CHeap,
         Self::CMmap,
         Self::PythonHeap,
@@ -90,6 +126,18 @@ impl Component {
             Self::TsanShadow => "tsan.shadow",
             Self::TsanMeta => "tsan.meta",
             Self::TsanRuntime => "tsan.runtime",
+            Self::TsanHeap => "tsan.heap",
+            Self::AsanShadow => "asan.shadow",
+            Self::AsanHeap => "asan.heap",
+            Self::AsanRuntime => "asan.runtime",
+            Self::MsanShadow => "msan.shadow",
+            Self::MsanHeap => "msan.heap",
+            Self::MsanRuntime => "msan.runtime",
+            Self::HwasanShadow => "hwasan.shadow",
+            Self::HwasanHeap => "hwasan.heap",
+            Self::HwasanRuntime => "hwasan.runtime",
+            Self::LsanHeap => "lsan.heap",
+            Self::LsanRuntime => "lsan.runtime",
             Self::CHeap => "c.heap",
             Self::CMmap => "c.mmap",
             Self::PythonHeap => "python.heap",
@@ -117,6 +165,18 @@ impl Component {
             Self::TsanShadow => "TSan shadow",
             Self::TsanMeta => "TSan meta",
             Self::TsanRuntime => "TSan's own allocations",
+            Self::TsanHeap => "C heap under TSan",
+            Self::AsanShadow => "ASan shadow",
+            Self::AsanHeap => "C heap under ASan",
+            Self::AsanRuntime => "ASan's own",
+            Self::MsanShadow => "MSan shadow and origins",
+            Self::MsanHeap => "C heap under MSan",
+            Self::MsanRuntime => "MSan's own",
+            Self::HwasanShadow => "HWASan shadow",
+            Self::HwasanHeap => "C heap under HWASan",
+            Self::HwasanRuntime => "HWASan's own",
+            Self::LsanHeap => "C heap under LSan",
+            Self::LsanRuntime => "LSan's own",
             Self::CHeap => "C heap (malloc)",
             Self::CMmap => "Mapped by native code",
             Self::PythonHeap => "Python's small objects",

@@ -8,7 +8,7 @@ use crate::claim::{Claim, Evidence, Gap, Slack};
 use crate::runtimes::Runtimes;
 use crate::runtimes::go::{HeapProfile, SizeClass};
 use crate::runtimes::managed;
-use crate::runtimes::sanitizer::RaceCounts;
+use crate::runtimes::sanitizer::{RaceCounts, native};
 use crate::runtimes::threads::ThreadStack;
 use crate::snapshot::{self, Snapshot};
 use crate::target::Target;
@@ -46,10 +46,9 @@ pub fn look(target: &Target, modules: &[Module], runtimes: &Runtimes) -> Result<
     let mut claims = mappings::claims(&regions, modules);
     let read = runtimes.read(target, modules, &regions, &snapshot.threads);
     claims.extend(read.findings.claims);
+    claims.extend(native::claims(target, modules, &regions, &proven(&claims)).claims);
     // What nobody has proven is offered to the runtimes that are only recognised.
-    let proven = claims.iter().filter(|claim| claim.evidence >= Evidence::Mapping);
-    let taken: Vec<AddrRange> = proven.map(|claim| claim.range).collect();
-    let managed = managed::claims(target, modules, &regions, &taken, &snapshot.runs);
+    let managed = managed::claims(target, modules, &regions, &proven(&claims), &snapshot.runs);
     claims.extend(managed.claims);
     let mut gaps = std::mem::take(&mut snapshot.gaps);
     gaps.extend(read.findings.gaps.into_iter().chain(managed.gaps));
@@ -64,4 +63,9 @@ pub fn look(target: &Target, modules: &[Module], runtimes: &Runtimes) -> Result<
         size_classes: read.size_classes,
         gaps,
     }))
+}
+
+/// What is known to be somebody's, and not only likely.
+fn proven(claims: &[Claim]) -> Vec<AddrRange> {
+    claims.iter().filter(|claim| claim.evidence >= Evidence::Mapping).map(|claim| claim.range).collect()
 }

@@ -15,4 +15,5 @@ mod lazily_freed;
 mod left_behind;
 mod other_go;
 mod race_detector;
+mod sanitizers;
 mod told_apart;

@@ -1,6 +1,7 @@
 //! Builds the workloads: `c/NAME` with gcc, `go/NAME` with a Go in the user's cache.
 //!
-//! The surprise: a name that starts with `race_` is built with `-race`.
+//! The surprise: a name says how it is built. `go/race_*` has the race detector; `c/asan_NAME`, `c/tsan_NAME` and
+//! `c/lsan_NAME` are `c/NAME` with that sanitizer.
 
 use std::fmt;
 use std::fs;
@@ -146,11 +147,18 @@ struct Recipe {
 impl Recipe {
     fn c(program: &str) -> Self {
         let folder = sources().join("c");
+        let mut compiler = gcc(&folder);
+        let sanitized = SANITIZERS.iter().find_map(|(prefix, flag)| {
+            let source = program.strip_prefix(prefix)?;
+            compiler.arg(flag);
+            Some(source)
+        });
+        let source = sanitized.unwrap_or(program);
         Self {
-            sources: vec![folder.join("contract.h"), folder.join(program)],
+            sources: vec![folder.join("contract.h"), folder.join(source)],
             program: programs().join("c").join(program),
-            compiler: gcc(&folder),
-            input: format!("{program}/main.c"),
+            compiler,
+            input: format!("{source}/main.c"),
         }
     }
 
@@ -192,6 +200,10 @@ fn sources() -> PathBuf {
 fn programs() -> PathBuf {
     places::target().join("workloads")
 }
+
+/// Prefixes of names, and what gcc is told then.
+const SANITIZERS: [(&str, &str); 3] =
+    [("asan_", "-fsanitize=address"), ("tsan_", "-fsanitize=thread"), ("lsan_", "-fsanitize=leak")];
 
 fn gcc(folder: &Path) -> Command {
     let mut gcc = Command::new("gcc");

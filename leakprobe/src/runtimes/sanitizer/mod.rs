@@ -1,9 +1,9 @@
-//! Memory of sanitizers. So far: ThreadSanitizer as Go's race detector carries it (`go build -race`).
+//! Memory of sanitizers: ThreadSanitizer as Go's race detector carries it (`go build -race`), and in [`native`]
+//! those of programs in C and C++.
 //!
-//! Answers which addresses hold the shadow, the metadata and the race runtime's own structures. Refuses
-//! the sanitizers of C and C++ programs, whose layouts are others. The surprise: in a race build the runtime
-//! itself is the usual leak. It keeps a context of 240 bytes for every goroutine ever started and gives
-//! none back (golang/go#63276), all outside Go's heap and its profile.
+//! Answers which addresses hold the shadow, the metadata and the race runtime's own structures. The surprise:
+//! in a race build the runtime itself is the usual leak. It keeps a context of 240 bytes for every goroutine
+//! ever started and gives none back (golang/go#63276), all outside Go's heap and its profile.
 //!
 //! Facts: LLVM `compiler-rt/lib/tsan` and `lib/sanitizer_common` as Go ships them, linux/amd64, tried on Go
 //! 1.19.8, 1.21.13, 1.23.9 and 1.27.3. Go 1.18 and before carry TSan v2: a shadow four times as long as the
@@ -11,6 +11,7 @@
 
 mod allocator;
 mod context;
+pub mod native;
 mod remainder;
 mod statics;
 mod text;
