@@ -9,12 +9,12 @@ use anyhow::{Result, bail};
 use crate::bless::GOLDEN;
 use crate::command::{build_leakprobe, cargo, ensure_root, in_the_open};
 use crate::setup::Releases;
-use crate::{setup, tidy};
+use crate::{codegen, setup, tidy};
 
 type Step = (&'static str, fn() -> Result<()>);
 
 /// Cheap before dear.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     ("set-up", || setup::run(Releases::Corners)),
     ("format", format),
     ("clippy", clippy),
@@ -22,6 +22,7 @@ const STEPS: [Step; 8] = [
     ("unit tests", unit_tests),
     ("harness", harness),
     ("golden tests", golden),
+    ("Go layouts", codegen::check),
     ("live tests", live),
 ];
 
