@@ -5,11 +5,14 @@
 
 mod bad_luck;
 mod cgroup;
+mod damage;
+mod garbage;
 mod go_heap;
 mod goroutines;
 mod harness;
 mod heap_profile;
 mod heap_slack;
+mod inside;
 mod kernel;
 mod lazily_freed;
 mod left_behind;
@@ -17,3 +20,5 @@ mod other_go;
 mod race_detector;
 mod sanitizers;
 mod told_apart;
+mod versions;
+mod versions_table;

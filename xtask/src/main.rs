@@ -9,6 +9,7 @@ mod bless;
 mod codegen;
 mod command;
 mod demo;
+mod fuzz;
 mod setup;
 mod test;
 mod tidy;
@@ -50,6 +51,12 @@ enum Verb {
         #[arg(long)]
         keep_going: bool,
     },
+    /// Damage what leakprobe reads in every way libFuzzer can think of (needs root and g++)
+    Fuzz {
+        /// For how long
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+        minutes: u64,
+    },
     /// Check the rules of the house that no compiler knows
     Tidy,
     /// Take today's output as what the golden tests expect
@@ -83,6 +90,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Setup { all } => setup::run(if all { Releases::All } else { Releases::Corners }),
         Verb::Demo { keep } => demo::run(keep),
         Verb::Test { all, keep_going } => test::run(all, keep_going),
+        Verb::Fuzz { minutes } => fuzz::run(minutes),
         Verb::Tidy => tidy::run(),
         Verb::Bless => bless::run(),
         Verb::Codegen { check: true } => codegen::check(),
