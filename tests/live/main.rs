@@ -17,6 +17,7 @@ mod kernel;
 mod lazily_freed;
 mod left_behind;
 mod other_go;
+mod moving;
 mod race_detector;
 mod sanitizers;
 mod told_apart;
