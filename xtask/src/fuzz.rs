@@ -23,7 +23,7 @@ const COVERAGE: [&str; 7] = [
     "-Cllvm-args=-sanitizer-coverage-pc-table",
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
     "-Ccodegen-units=4",
-    "--cfg=fuzzing",
+    "--cfg fuzzing",
 ];
 
 pub(crate) fn run(minutes: u64) -> Result<()> {
