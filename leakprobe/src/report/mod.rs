@@ -335,7 +335,7 @@ pub struct GoroutineGroup {
     pub waiting_seconds: Option<f64>,
     /// Size of their stacks, resident or not.
     pub stack_bytes: u64,
-    /// Innermost first; empty of those that run.
+    /// Innermost first; empty of those that run. A function that calls itself is listed once.
     pub frames: Vec<Frame>,
     /// The `go` statement they come from.
     pub created_by: Option<Frame>,

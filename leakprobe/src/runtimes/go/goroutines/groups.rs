@@ -1,6 +1,7 @@
 //! Goroutines that do the same are one group: same state, same reason, same stack, same `go` statement.
 //!
-//! Bounded: beyond so many different groups the rest is one without a stack.
+//! Bounded: beyond so many different groups the rest is one without a stack. A call that a function makes of
+//! itself counts once, or every depth of a recursion would be a group of its own.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -27,7 +28,7 @@ pub struct Group {
     pub stack_bytes: u64,
     /// How long the longest of them has been waiting at least; `None` where the collector has seen none wait.
     pub longest_wait_ns: Option<u64>,
-    /// Addresses inside the instructions, innermost first; empty of those that run.
+    /// Addresses inside the instructions, innermost first; empty of those that run. What repeats is here once.
     pub code_addrs: Vec<u64>,
     /// An address inside the `go` statement.
     pub creator_addr: Option<u64>,
@@ -58,7 +59,7 @@ impl Groups {
         let reason = goroutine.reason.map_or(NO_REASON, u64::from);
         self.key.clear();
         self.key.extend([goroutine.state as u64, reason, goroutine.creator_addr]);
-        self.key.extend(code_addrs);
+        self.key.extend(code_addrs.chunk_by(|inner, outer| inner == outer).filter_map(|same| same.first()));
         if !self.tallies.contains_key(self.key.as_slice()) {
             if self.tallies.len() >= MAX_GROUPS {
                 self.key.truncate(KEY_HEAD);
@@ -105,4 +106,34 @@ fn group(key: &[u64], tally: Tally) -> Option<Group> {
         code_addrs: code_addrs.to_vec(),
         creator_addr: creator_addr.checked_sub(1),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::AddrRange;
+
+    #[test]
+    fn every_depth_of_a_recursion_is_one_group() {
+        let goroutine = Goroutine {
+            state: State::Waiting,
+            reason: Some(7),
+            wait_since_ns: 0,
+            stack: AddrRange { start_addr: 0x1000, end_addr: 0x3000 },
+            saved: None,
+            creator_addr: 0x50,
+            start_addr: 0x40,
+        };
+        let mut groups = Groups::new(0);
+        for depth in 1..100 {
+            let mut code_addrs = vec![0x10];
+            code_addrs.extend(std::iter::repeat_n(0x20, depth));
+            code_addrs.push(0x30);
+            groups.add(&goroutine, &code_addrs);
+        }
+        groups.add(&goroutine, &[0x10, 0x20, 0x10, 0x30]);
+        let told: Vec<(u64, Vec<u64>)> =
+            groups.into_sorted().into_iter().map(|group| (group.count, group.code_addrs)).collect();
+        assert_eq!(told, [(99, vec![0x10, 0x20, 0x30]), (1, vec![0x10, 0x20, 0x10, 0x30])]);
+    }
 }
