@@ -3,6 +3,7 @@
 
 pub mod held;
 
+use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};
@@ -183,13 +184,15 @@ impl Account {
     }
 }
 
-/// The groups of most goroutines, with names.
-pub fn named_goroutines(found: &Goroutines, symbolizer: &mut Symbolizer<'_>) -> Vec<GoroutineGroup> {
-    let groups = found.groups.iter().take(MAX_GOROUTINE_GROUPS);
-    let named = groups.map(|group| GoroutineGroup {
+/// The groups of most goroutines, with names; of all runtimes together.
+pub fn named_goroutines(found: &[Goroutines], symbolizer: &mut Symbolizer<'_>) -> Vec<GoroutineGroup> {
+    let mut groups: Vec<_> =
+        found.iter().flat_map(|it| it.groups.iter().map(move |group| (it, group))).collect();
+    groups.sort_by_key(|(_, group)| Reverse(group.count));
+    let named = groups.into_iter().take(MAX_GOROUTINE_GROUPS).map(|(runtime, group)| GoroutineGroup {
         count: group.count,
         state: group.state.word(),
-        wait_reason: group.reason.and_then(|reason| found.reasons.get(&reason).cloned()),
+        wait_reason: group.reason.and_then(|reason| runtime.reasons.get(&reason).cloned()),
         waiting_seconds: group.longest_wait_ns.map(|ns| Duration::from_nanos(ns).as_secs_f64()),
         stack_bytes: group.stack_bytes,
         frames: symbolizer.frames(group.code_addrs.iter().copied()),
@@ -199,9 +202,14 @@ pub fn named_goroutines(found: &Goroutines, symbolizer: &mut Symbolizer<'_>) -> 
 }
 
 /// All of them together.
-pub fn goroutine_totals(found: &Goroutines) -> GoroutineTotals {
-    let Goroutines { count, stack_bytes, system, dead, .. } = *found;
-    GoroutineTotals { count, stack_bytes, system, dead }
+pub fn goroutine_totals(found: &[Goroutines]) -> GoroutineTotals {
+    let sum = |field: fn(&Goroutines) -> u64| found.iter().map(field).sum();
+    GoroutineTotals {
+        count: sum(|it| it.count),
+        stack_bytes: sum(|it| it.stack_bytes),
+        system: sum(|it| it.system),
+        dead: sum(|it| it.dead),
+    }
 }
 
 /// What makes two call sites one: the component, the lines, how the stack ends.

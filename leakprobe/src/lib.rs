@@ -79,14 +79,14 @@ pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Ou
     let (modules, mut gaps) = modules::open_all(&target, &target.regions());
     let (runtimes, unread) = Runtimes::find(&target, &modules);
     gaps.extend(unread);
-    let go = runtimes.go_code(&modules);
+    let go = runtimes.go_code();
     let race_text = runtimes.race_text(&modules);
     let roles = runtimes.code_roles(&modules, &race_text);
 
     let window = if request.duration.is_zero() {
         Window::none(see(&target, &modules, &runtimes)?)
     } else {
-        let mut unwinder = Unwinder::new(&modules, go);
+        let mut unwinder = Unwinder::new(&modules, go.clone());
         let watched = watched(&target, &runtimes, &race_text);
         watch_window(request, &target, &watched, &modules, &runtimes, &mut unwinder, tell).await?
     };
@@ -102,9 +102,9 @@ pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Ou
     let heap_profile = account::held::heap_profile(start, end, &mut symbolizer);
     let goroutines = read_goroutines(&target, &runtimes, window.ended_early, &mut gaps);
     let mut report = host::report(request, &target, &runtimes, &account, end);
-    if let Some(found) = &goroutines {
-        report.goroutines = account::named_goroutines(found, &mut symbolizer);
-        report.goroutine_totals = Some(account::goroutine_totals(found));
+    if !goroutines.is_empty() {
+        report.goroutines = account::named_goroutines(&goroutines, &mut symbolizer);
+        report.goroutine_totals = Some(account::goroutine_totals(&goroutines));
     }
     report.window = report::Window { started_at: account::rfc3339(started_at), seconds: window.seconds };
     report.host.backend = if window.watched { probes::BACKEND } else { "none" };
@@ -195,7 +195,8 @@ fn see(target: &Target, modules: &[modules::Module], runtimes: &Runtimes) -> Res
 
 fn watched(target: &Target, runtimes: &Runtimes, race_text: &[AddrRange]) -> Watched {
     let hull = race_text.first().zip(race_text.last());
-    let go = runtimes.go.as_ref();
+    // The kernel side knows one: the executable's, or else the first library's.
+    let go = runtimes.go.first();
     Watched {
         pid: target.pid().unsigned_abs(),
         go_text: go.and_then(|go| go.text_range()),
@@ -205,24 +206,26 @@ fn watched(target: &Target, runtimes: &Runtimes, race_text: &[AddrRange]) -> Wat
     }
 }
 
-/// What the goroutines do now; `None` without Go. What cannot be read is a gap.
+/// What the goroutines of each Go runtime do now. What cannot be read is a gap.
 fn read_goroutines(
     target: &Target,
     runtimes: &Runtimes,
     is_gone: bool,
     gaps: &mut Vec<Gap>,
-) -> Option<Goroutines> {
-    let go = runtimes.go.as_ref().filter(|_| !is_gone)?;
-    match go.goroutines(target, host::monotonic_ns()) {
-        Ok(found) => {
-            gaps.extend(found.gaps());
-            Some(found)
-        }
-        Err(error) => {
-            gaps.push(Gap { what: "goroutines".to_owned(), why: format!("{error:#}"), bytes: None });
-            None
+) -> Vec<Goroutines> {
+    let mut all = Vec::new();
+    for go in runtimes.go.iter().filter(|_| !is_gone) {
+        match go.goroutines(target, host::monotonic_ns()) {
+            Ok(found) => {
+                gaps.extend(found.gaps());
+                all.push(found);
+            }
+            Err(error) => {
+                gaps.push(Gap { what: "goroutines".to_owned(), why: format!("{error:#}"), bytes: None });
+            }
         }
     }
+    all
 }
 
 /// As the race detector counts them, between two looks.

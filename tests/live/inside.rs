@@ -21,7 +21,7 @@ impl Inside {
         let target = Target::open(pid)?;
         let (modules, _) = modules::open_all(&target, &target.regions());
         let (runtimes, gaps) = Runtimes::find(&target, &modules);
-        if runtimes.go.is_none() {
+        if runtimes.go.is_empty() {
             bail!("the Go runtime was not found: {gaps:?}");
         }
         Ok(Self { target, modules, runtimes })

@@ -8,6 +8,7 @@ mod cgroup;
 mod damage;
 mod garbage;
 mod go_heap;
+mod go_libraries;
 mod goroutines;
 mod harness;
 mod heap_profile;

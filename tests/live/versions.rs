@@ -35,33 +35,6 @@ pub(crate) enum Quantity {
     Profile,
 }
 
-/// A part that leakprobe says it cannot read; any other gap fails the cell.
-struct KnownGap {
-    symbols: Symbols,
-    /// What the report calls it.
-    what: &'static str,
-    /// The figure that is less for it.
-    costs: Quantity,
-}
-
-/// The variables of the runtime that are found by their names only.
-const KNOWN_GAPS: [KnownGap; 8] = [
-    KnownGap::stripped("Go work buffers", Quantity::Stacks),
-    KnownGap::stripped("Go profiling hash table", Quantity::Metadata),
-    KnownGap::stripped("Go persistent allocations", Quantity::Metadata),
-    KnownGap::stripped("Go mark bits", Quantity::Metadata),
-    KnownGap::stripped("Go span queues", Quantity::Metadata),
-    KnownGap::stripped("Go random states", Quantity::Metadata),
-    KnownGap::stripped("Go's heap profile", Quantity::Profile),
-    KnownGap::stripped("goroutines", Quantity::Goroutines),
-];
-
-impl KnownGap {
-    const fn stripped(what: &'static str, costs: Quantity) -> Self {
-        Self { symbols: Symbols::Stripped, what, costs }
-    }
-}
-
 impl Quantity {
     pub(crate) const ALL: [Self; 6] =
         [Self::HeapInUse, Self::IdleResident, Self::Stacks, Self::Metadata, Self::Goroutines, Self::Profile];
@@ -94,8 +67,6 @@ pub(crate) struct Pair {
     pub(crate) found: Option<u64>,
     /// Before leakprobe looked and after: the runtime returns idle pages in the background, as it likes.
     pub(crate) truths: [u64; 2],
-    /// Part of it is a gap that is known.
-    pub(crate) is_partial: bool,
 }
 
 impl Pair {
@@ -169,19 +140,10 @@ fn measure(build: GoBuild) -> Result<Cell> {
 
     let listed = report["gaps"].as_array().context("gaps are a list")?;
     let gaps: Vec<String> = listed.iter().filter_map(|gap| gap["what"].as_str().map(str::to_owned)).collect();
-    let is_partial = |quantity| {
-        let mut known = gaps.iter().filter_map(|what| known_gap(build, what));
-        known.any(|gap| gap.costs == quantity)
-    };
     let metadata = mapped_bytes(&inside, Component::GoRuntime).checked_sub(ARENA_INDEX_BYTES);
     let virtual_of = |id: &str| number(expect::component(&report, id)?, "/virtual");
     let pair = |quantity, found, truth: &dyn Fn(&Value) -> Result<u64>| -> Result<Pair> {
-        Ok(Pair {
-            quantity,
-            found,
-            truths: [truth(&before)?, truth(&after)?],
-            is_partial: is_partial(quantity),
-        })
+        Ok(Pair { quantity, found, truths: [truth(&before)?, truth(&after)?] })
     };
     let pairs = vec![
         pair(Quantity::HeapInUse, Some(virtual_of("go.heap.inuse")?), &|truth| number(truth, "/heap_inuse"))?,
@@ -199,7 +161,6 @@ fn measure(build: GoBuild) -> Result<Cell> {
             quantity: Quantity::Profile,
             found: number(&report, "/heap_profile/in_use").ok(),
             truths: [profile, profile],
-            is_partial: is_partial(Quantity::Profile),
         },
     ];
     Ok(Cell { build, pairs, gaps })
@@ -222,16 +183,12 @@ fn number(value: &Value, pointer: &str) -> Result<u64> {
     Ok(number)
 }
 
-fn known_gap(build: GoBuild, what: &str) -> Option<&'static KnownGap> {
-    KNOWN_GAPS.iter().find(|gap| gap.symbols == build.symbols && gap.what == what)
-}
-
 fn complaints(cell: &Cell) -> Vec<String> {
     let mut complaints = Vec::new();
-    for gap in cell.gaps.iter().filter(|what| known_gap(cell.build, what).is_none()) {
+    for gap in &cell.gaps {
         complaints.push(format!("{}: a gap that nobody expects: {gap}", cell.build));
     }
-    for pair in cell.pairs.iter().filter(|pair| !pair.is_near() && !pair.is_partial) {
+    for pair in cell.pairs.iter().filter(|pair| !pair.is_near()) {
         complaints.push(format!(
             "{}: {:?} is {:?} in the report, in truth {} and then {}",
             cell.build, pair.quantity, pair.found, pair.truths[0], pair.truths[1]

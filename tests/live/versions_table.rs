@@ -82,11 +82,7 @@ fn row(
 
 fn difference(pair: &Pair) -> String {
     let Some(difference) = pair.difference() else { return "gap".to_owned() };
-    match (pair.is_near(), pair.is_partial) {
-        (_, true) => format!("{difference} (gap)"),
-        (true, false) => difference.to_string(),
-        (false, false) => format!("**{difference}**"),
-    }
+    if pair.is_near() { difference.to_string() } else { format!("**{difference}**") }
 }
 
 fn gaps(cells: &[Cell]) -> String {

@@ -39,6 +39,10 @@ pub enum Kind {
     Race,
     /// With C where the program has any, linked by gcc then. Sets the build tag `with_cgo`.
     Cgo,
+    /// A shared library for a C program, with C where the package has any. Sets the build tag `with_cgo`.
+    Shared,
+    /// Go alone, for another processor: it cannot run here.
+    Arm64,
 }
 
 /// What the linker leaves of a program's names.
@@ -65,6 +69,8 @@ impl GoBuild {
             Kind::Pie => vec!["-buildmode=pie"],
             Kind::Race => vec!["-race"],
             Kind::Cgo => vec!["-tags=with_cgo"],
+            Kind::Shared => vec!["-tags=with_cgo", "-buildmode=c-shared"],
+            Kind::Arm64 => vec![],
         };
         match self.symbols {
             Symbols::Dwarf => {}
@@ -88,6 +94,8 @@ impl fmt::Display for Kind {
             Self::Pie => "PIE",
             Self::Race => "-race",
             Self::Cgo => "cgo",
+            Self::Shared => "c-shared",
+            Self::Arm64 => "arm64",
         })
     }
 }
@@ -224,7 +232,9 @@ fn go(folder: &Path, program: &str, build: GoBuild) -> Result<Command> {
     // Nothing of the user's own Go may leak in, and nothing may be fetched.
     go.env("GOROOT", &root).env("GOTOOLCHAIN", "local").env("GOENV", "off").env("GOPROXY", "off");
     go.env("GOFLAGS", "-mod=mod").env("GOWORK", "off");
-    go.env("CGO_ENABLED", if matches!(build.kind, Kind::Plain | Kind::Pie) { "0" } else { "1" });
+    let is_go_alone = matches!(build.kind, Kind::Plain | Kind::Pie | Kind::Arm64);
+    go.env("CGO_ENABLED", if is_go_alone { "0" } else { "1" });
+    go.env("GOARCH", if build.kind == Kind::Arm64 { "arm64" } else { "amd64" });
     go.env("GOCACHE", cache.join("go-build")).env("GOPATH", cache.join("go-path"));
     go.current_dir(folder).arg("build").args(build.arguments());
     Ok(go)

@@ -16,7 +16,7 @@ use crate::{codegen, setup, tidy};
 type Step = (&'static str, fn() -> Result<()>);
 
 /// Cheap before dear.
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     ("set-up", || setup::run(Releases::Corners)),
     ("format", format),
     ("clippy", clippy),
@@ -25,6 +25,7 @@ const STEPS: [Step; 9] = [
     ("harness", harness),
     ("golden tests", golden),
     ("Go layouts", codegen::check),
+    ("Go's variables", globals),
     ("live tests", live),
 ];
 
@@ -98,12 +99,19 @@ fn golden() -> Result<()> {
     in_the_open(cargo(&GOLDEN))
 }
 
+fn globals() -> Result<()> {
+    in_the_open(cargo(&["test", "--quiet", "--package", "leakprobe-tests", "--test", "globals"]))
+}
+
 fn live() -> Result<()> {
     in_the_open(live_tests(&[])?)
 }
 
 /// Writes the table into the document that explains it.
 fn versions_of_go() -> Result<()> {
+    let mut globals = cargo(&["test", "--quiet", "--package", "leakprobe-tests", "--test", "globals"]);
+    globals.env("LEAKPROBE_VERSIONS", "all");
+    in_the_open(globals)?;
     let mut versions = live_tests(&["versions::"])?;
     versions.env("LEAKPROBE_VERSIONS", "all");
     versions.env("LEAKPROBE_TABLE", places::repository().join("docs/go-runtime.md"));

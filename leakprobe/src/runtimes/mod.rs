@@ -20,14 +20,16 @@ use crate::target::build_info::GoBuildInfo;
 use crate::target::elf::ElfFile;
 use crate::target::maps::Region;
 use crate::target::memory::Memory;
-use crate::target::modules::Module;
+use crate::target::modules::{FileId, Module};
 
 /// What runs in the target.
 pub struct Runtimes {
-    /// The Go runtime, where there is one and it was found.
-    pub go: Option<GoRuntime>,
-    /// What the executable says of its build, where it is Go's.
+    /// The Go runtimes that were found: the executable's first, then those of shared libraries.
+    pub go: Vec<GoRuntime>,
+    /// What the first Go file says of its build; the executable comes first.
     pub build: Option<GoBuildInfo>,
+    /// The file with the race detector in it.
+    race_file: Option<FileId>,
     /// Version of glibc: "2.36".
     pub glibc_version: Option<String>,
     /// Whether the executable has no symbol table; `None` where it could not be opened.
@@ -56,21 +58,22 @@ impl Runtimes {
     pub fn find(memory: &dyn Memory, modules: &[Module]) -> (Self, Vec<Gap>) {
         let mut gaps = Vec::new();
         let exe = exe(modules);
-        let build = exe.and_then(|exe| GoBuildInfo::read(&exe.elf).unwrap_or_default());
-        let go = match (exe, &build) {
-            (Some(exe), Some(build)) => match GoRuntime::find(memory, &exe.elf, exe.load_bias, build) {
-                Ok(go) => Some(go),
-                Err(error) => {
-                    gaps.push(Gap {
-                        what: format!("the runtime of {}", build.version),
-                        why: format!("{error:#}"),
-                        bytes: None,
-                    });
-                    None
-                }
-            },
-            _ => None,
-        };
+        let mut go = Vec::new();
+        let mut builds = Vec::new();
+        for module in exe.into_iter().chain(modules.iter().filter(|module| !module.is_exe)) {
+            let Some(build) = GoBuildInfo::read(&module.elf).unwrap_or_default() else { continue };
+            match GoRuntime::find(memory, &module.elf, module.load_bias, &build) {
+                Ok(runtime) => go.push(runtime),
+                Err(error) => gaps.push(Gap {
+                    what: format!("the runtime of {} in {}", build.version, module.name()),
+                    why: format!("{error:#}"),
+                    bytes: None,
+                }),
+            }
+            builds.push((module.file_id, build));
+        }
+        let race_file = builds.iter().find(|(_, build)| build.race()).map(|&(file_id, _)| file_id);
+        let build = builds.into_iter().next().map(|(_, build)| build);
         let libc = modules
             .iter()
             .find(|module| module.name().starts_with("libc.so") || module.name().starts_with("libc-2"));
@@ -80,17 +83,17 @@ impl Runtimes {
         let libc_data =
             c_library.map_or_else(Vec::new, |module| glibc::data_ranges(&module.elf, module.load_bias));
         let exe_is_stripped = exe.map(|exe| !exe.elf.has_symbol_table());
-        (Self { go, build, glibc_version, exe_is_stripped, libc_data }, gaps)
+        (Self { go, build, race_file, glibc_version, exe_is_stripped, libc_data }, gaps)
     }
 
-    /// Whether the target is a Go program built with -race.
+    /// Whether the target has Go code built with -race.
     pub fn is_race(&self) -> bool {
-        self.build.as_ref().is_some_and(GoBuildInfo::race)
+        self.race_file.is_some()
     }
 
-    /// Go's code, where its function table was found.
-    pub fn go_code(&self, modules: &[Module]) -> Option<GoCode<'_>> {
-        GoCode::of(self.go.as_ref()?, exe(modules)?.load_bias)
+    /// Go's code, where its function tables were found.
+    pub fn go_code(&self) -> Vec<GoCode<'_>> {
+        self.go.iter().filter_map(GoCode::of).collect()
     }
 
     /// Reads everything now. What one runtime proves is not offered to the next.
@@ -106,16 +109,17 @@ impl Runtimes {
         let (stacks, mut findings) = threads::stacks(memory, regions, main_tid, &tids);
         let mut heap_profile = None;
         let mut size_classes = Vec::new();
-        if let Some(go) = &self.go {
+        for go in &self.go {
             let (claims, classes) = go.claims(memory);
             add(&mut findings, claims);
-            size_classes = classes;
-            heap_profile = go_profile(go, memory, &mut findings.gaps);
+            add_classes(&mut size_classes, classes);
+            let profile = go_profile(go, memory, &mut findings.gaps);
+            heap_profile = one_profile(heap_profile, profile, &mut findings.gaps);
         }
-        let exe = exe(modules);
         let mut race_counts = None;
-        if let Some(exe) = exe.filter(|_| self.is_race()) {
-            let race = sanitizer::race_runtime(memory, regions, &exe.elf, exe.load_bias);
+        let race_module = self.race_module(modules);
+        if let Some(module) = race_module {
+            let race = sanitizer::race_runtime(memory, regions, &module.elf, module.load_bias);
             add(&mut findings, race.findings);
             race_counts = race.counts;
         }
@@ -123,7 +127,7 @@ impl Runtimes {
         let mut taken: Vec<AddrRange> = proven.map(|claim| claim.range).collect();
         taken.extend(modules.iter().flat_map(|module| module.elf.bss_ranges(module.load_bias)));
         add(&mut findings, glibc::claims(memory, regions, &taken, &self.libc_data));
-        if self.is_race() && !self.has_user_cgo(exe) {
+        if race_module.is_some_and(|module| !is_externally_linked(&module.elf)) {
             let remainder = sanitizer::remainder(regions, &findings.claims);
             findings.claims.extend(remainder);
         }
@@ -132,28 +136,24 @@ impl Runtimes {
 
     /// The roles of the target's code; `race_text` is [`Self::race_text`].
     pub fn code_roles(&self, modules: &[Module], race_text: &[AddrRange]) -> CodeRoles {
-        let Some(go) = &self.go else { return CodeRoles::new(modules, []) };
-        let functions = go_functions(go, modules).map(|(name, range)| (range, go_role(name)));
+        let functions = self.go.iter().flat_map(go_functions).map(|(name, range)| (range, go_role(name)));
         let race = race_text.iter().map(|range| (*range, Role::RaceRuntime));
         CodeRoles::new(modules, functions.chain(race))
     }
 
     /// The C++ code of the race detector, ascending; empty without -race.
     pub fn race_text(&self, modules: &[Module]) -> Vec<AddrRange> {
-        let (Some(go), Some(exe), true) = (&self.go, exe(modules), self.is_race()) else {
-            return Vec::new();
-        };
-        let by_symbol = sanitizer::race_text_of_symbols(&exe.elf, exe.load_bias);
+        let Some(module) = self.race_module(modules) else { return Vec::new() };
+        let by_symbol = sanitizer::race_text_of_symbols(&module.elf, module.load_bias);
         if by_symbol.is_empty() {
-            return sanitizer::race_text_ranges(go_functions(go, modules)); // stripped
+            let go = self.go.iter().filter(|go| go.is_loaded_with(module.load_bias)); // stripped
+            return sanitizer::race_text_ranges(go.flat_map(go_functions));
         }
         by_symbol
     }
 
-    /// Linked by the C linker, which Go uses where the program has C code of its own: then memory that
-    /// nothing explains may be that code's.
-    fn has_user_cgo(&self, exe: Option<&Module>) -> bool {
-        exe.is_none_or(|exe| is_externally_linked(&exe.elf))
+    fn race_module<'a>(&self, modules: &'a [Module]) -> Option<&'a Module> {
+        modules.iter().find(|module| Some(module.file_id) == self.race_file)
     }
 }
 
@@ -168,17 +168,46 @@ fn go_profile(go: &GoRuntime, memory: &dyn Memory, gaps: &mut Vec<Gap>) -> Optio
     }
 }
 
-/// The C linker keeps `.eh_frame`, Go's own linker writes none.
+/// One profile fits in a report: that of the first runtime which keeps one.
+fn one_profile(
+    first: Option<HeapProfile>,
+    second: Option<HeapProfile>,
+    gaps: &mut Vec<Gap>,
+) -> Option<HeapProfile> {
+    let is_kept = |profile: &Option<HeapProfile>| profile.as_ref().is_some_and(|it| it.rate_bytes != 0);
+    if is_kept(&first) && is_kept(&second) {
+        let what = "the heap profile of another Go runtime in the process".to_owned();
+        gaps.push(Gap { what, why: "only one can be shown".to_owned(), bytes: None });
+    }
+    if is_kept(&second) && !is_kept(&first) { second } else { first.or(second) }
+}
+
+/// Adds the objects of another runtime, size by size.
+fn add_classes(all: &mut Vec<SizeClass>, more: Vec<SizeClass>) {
+    for class in more {
+        match all.iter_mut().find(|known| known.object_bytes == class.object_bytes) {
+            Some(known) => {
+                known.objects = known.objects.saturating_add(class.objects);
+                known.live_bytes = known.live_bytes.saturating_add(class.live_bytes);
+                known.spans = known.spans.saturating_add(class.spans);
+                known.span_bytes = known.span_bytes.saturating_add(class.span_bytes);
+            }
+            None => all.push(class),
+        }
+    }
+}
+
+/// Linked by the C linker, which Go uses where the program has C code of its own: then memory that nothing
+/// explains may be that code's. The C linker keeps `.eh_frame`, Go's own linker writes none.
 fn is_externally_linked(elf: &ElfFile) -> bool {
     elf.section(".eh_frame").is_some()
 }
 
-/// Every function of the executable that Go's table lists, with its addresses in the process.
-fn go_functions<'a>(go: &'a GoRuntime, modules: &[Module]) -> impl Iterator<Item = (&'a str, AddrRange)> {
-    let load_bias = exe(modules).map_or(0, |exe| exe.load_bias);
+/// Every function that a runtime's table lists, with its addresses in the process.
+fn go_functions(go: &GoRuntime) -> impl Iterator<Item = (&str, AddrRange)> {
     go.pclntab().into_iter().flat_map(|table| table.functions()).filter_map(move |function| {
-        let start_addr = function.entry_svma.wrapping_add(load_bias);
-        Some((function.name(), AddrRange::new(start_addr, function.end_svma.wrapping_add(load_bias))?))
+        let svma = AddrRange::new(function.entry_svma, function.end_svma)?;
+        Some((function.name(), go.addrs(svma)?))
     })
 }
 

@@ -1,7 +1,8 @@
 //! Addresses → functions, files and lines, inlined frames included.
 //!
 //! Go code is named by its own pclntab, which stripped binaries keep; everything else by blazesym, from
-//! files that were opened while they were mapped. What has no name stays an address with its module.
+//! files that were opened while they were mapped. What has no name stays an address with its module. The
+//! surprise: where Go's own linker took C++ in, Go's table is the last to know its names.
 
 use std::collections::HashMap;
 
@@ -36,7 +37,7 @@ const DEBUG_LINKS: [&str; 2] = [".gnu_debuglink", ".gnu_debugaltlink"];
 /// Names the code of one process.
 pub struct Symbolizer<'a> {
     modules: &'a [Module],
-    go: Option<GoCode<'a>>,
+    go: Vec<GoCode<'a>>,
     blazesym: Blazesym,
     named: HashMap<u64, Vec<Frame>>,
     /// Functions of the files that blazesym names nothing in, by address.
@@ -45,7 +46,7 @@ pub struct Symbolizer<'a> {
 
 impl<'a> Symbolizer<'a> {
     /// Nothing is read before it is asked for.
-    pub fn new(modules: &'a [Module], go: Option<GoCode<'a>>) -> Self {
+    pub fn new(modules: &'a [Module], go: Vec<GoCode<'a>>) -> Self {
         let blazesym = Blazesym::builder().enable_auto_reload(false).enable_inlined_fns(true).build();
         Self { modules, go, blazesym, named: HashMap::new(), exported: HashMap::new() }
     }
@@ -68,11 +69,16 @@ impl<'a> Symbolizer<'a> {
         let bare =
             Frame { module: module.map(|module| module.path.clone()), address: addr, ..Frame::default() };
         let Some(module) = module else { return vec![bare] };
-        let by_go = self.go.filter(|_| module.is_exe).map(|go| name_go(&go, &bare));
+        let go = self.go.iter().find(|go| go.text.contains(addr)).copied();
+        let by_go = go.map(|go| name_go(&go, &bare));
         if let Some(frames) = by_go.filter(|frames| !frames.is_empty()) {
             return frames;
         }
-        self.name_native(module, &bare).unwrap_or_else(|| vec![self.name_exported(module, bare)])
+        if let Some(frames) = self.name_native(module, &bare) {
+            return frames;
+        }
+        let linked = go.and_then(|go| name_linked(&go, &bare));
+        vec![linked.unwrap_or_else(|| self.name_exported(module, bare))]
     }
 
     /// By the function that a stripped library exports there: a name without a line is better than none.
@@ -93,7 +99,8 @@ impl<'a> Symbolizer<'a> {
     fn name_native(&self, module: &Module, bare: &Frame) -> Option<Vec<Frame>> {
         // Go's linker drops the debug information of the C++ it links: only the symbol table helps there,
         // and reading all of Go's debug information to learn that would cost more than the rest.
-        let is_go = module.is_exe && self.go.is_some() && module.elf.section(".eh_frame").is_none();
+        let has_go = self.go.iter().any(|go| module.span.contains(go.text.start_addr));
+        let is_go = has_go && module.elf.section(".eh_frame").is_none();
         let is_linked = DEBUG_LINKS.iter().any(|section| module.elf.section(section).is_some());
         // A link may name anything, and we open it as root: followed only from the host's own files.
         let debug_syms = !is_go && (!is_linked || module.is_the_hosts());
@@ -125,6 +132,19 @@ fn name_go(go: &GoCode<'_>, bare: &Frame) -> Vec<Frame> {
         .collect()
 }
 
+/// C++ that Go's own linker put into the program, which is how the race detector gets there: its functions are
+/// in Go's table too, by their mangled names. A stripped program has no other.
+fn name_linked(go: &GoCode<'_>, bare: &Frame) -> Option<Frame> {
+    let function = go.pclntab.lookup(bare.address.wrapping_sub(go.load_bias))?;
+    Some(Frame { function: Some(demangled(function.name())), ..bare.clone() })
+}
+
+/// The name as the source has it, or as it is: C is not mangled.
+fn demangled(name: &str) -> String {
+    let symbol = cpp_demangle::Symbol::new(name).ok();
+    symbol.and_then(|symbol| symbol.demangle().ok()).unwrap_or_else(|| name.to_owned())
+}
+
 /// blazesym lists inlined functions outermost first; we list innermost first.
 fn frames_of(symbol: &Sym<'_>, bare: &Frame) -> Vec<Frame> {
     let frame = |name: &str, code: Option<&CodeInfo<'_>>, inlined| Frame {
@@ -137,4 +157,19 @@ fn frames_of(symbol: &Sym<'_>, bare: &Frame) -> Vec<Frame> {
     let inlined =
         symbol.inlined.iter().rev().map(|inlined| frame(&inlined.name, inlined.code_info.as_ref(), true));
     inlined.chain([frame(&symbol.name, symbol.code_info.as_deref(), false)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mangled_names_are_told_from_plain_ones() {
+        assert_eq!(
+            demangled("_ZN11__sanitizer13internal_mmapEPvmiiiy"),
+            "__sanitizer::internal_mmap(void*, unsigned long, int, int, int, unsigned long long)"
+        );
+        assert_eq!(demangled("__tsan_read"), "__tsan_read");
+        assert_eq!(demangled("_Z"), "_Z");
+    }
 }

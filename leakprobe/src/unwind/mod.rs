@@ -21,7 +21,7 @@ const MAX_FRAMES: usize = 128;
 /// Unwinds stacks of one process.
 pub struct Unwinder<'a> {
     native: NativeUnwinder,
-    go: Option<GoCode<'a>>,
+    go: Vec<GoCode<'a>>,
     /// Where files are mapped whose code runs.
     code: Vec<AddrRange>,
 }
@@ -56,7 +56,7 @@ enum GoFrame {
 
 impl<'a> Unwinder<'a> {
     /// Reads the unwind tables of `modules`.
-    pub fn new(modules: &[Module], go: Option<GoCode<'a>>) -> Self {
+    pub fn new(modules: &[Module], go: Vec<GoCode<'a>>) -> Self {
         let code = modules.iter().flat_map(Module::code_ranges).collect();
         Self { native: NativeUnwinder::new(modules), go, code }
     }
@@ -121,11 +121,8 @@ impl<'a> Unwinder<'a> {
 
     /// `None` outside Go's text.
     fn go_frame(&self, at: Registers) -> Option<GoFrame> {
-        let go = self.go.as_ref()?;
         let code_addr = at.ip - u64::from(at.returned && at.ip > 0);
-        if !go.text.contains(code_addr) {
-            return None;
-        }
+        let go = self.go.iter().find(|go| go.text.contains(code_addr))?;
         let svma = code_addr.wrapping_sub(go.load_bias);
         let Some(function) = go.pclntab.lookup(svma) else { return Some(GoFrame::Foreign) };
         Some(match function.role() {
@@ -136,7 +133,7 @@ impl<'a> Unwinder<'a> {
     }
 
     fn is_race_call(&self, addr: u64) -> bool {
-        self.go.as_ref().and_then(|go| go.race_calls).is_some_and(|range| range.contains(addr))
+        self.go.iter().filter_map(|go| go.race_calls).any(|range| range.contains(addr))
     }
 
     fn is_code(&self, addr: u64) -> bool {

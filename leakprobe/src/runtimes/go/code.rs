@@ -18,10 +18,14 @@ pub struct GoCode<'a> {
 }
 
 impl<'a> GoCode<'a> {
-    /// What the unwinder needs of a Go runtime in an executable loaded with `load_bias`; `None` where its
-    /// function table was not found.
-    pub fn of(go: &'a GoRuntime, load_bias: u64) -> Option<Self> {
+    /// What the unwinder needs of a Go runtime; `None` where its function table was not found.
+    pub fn of(go: &'a GoRuntime) -> Option<Self> {
         let pclntab = go.pclntab()?;
-        Some(Self { pclntab, load_bias, text: go.text_range()?, race_calls: go.race_call_range() })
+        Some(Self {
+            pclntab,
+            load_bias: go.load_bias,
+            text: go.text_range()?,
+            race_calls: go.race_call_range(),
+        })
     }
 }

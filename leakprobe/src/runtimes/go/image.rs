@@ -70,13 +70,18 @@ impl<'a> Image<'a> {
     /// The file's bytes from `svma`: `max_bytes` of them, or fewer where the segment ends. Relocations are
     /// not applied.
     pub fn bytes_at(&self, svma: u64, max_bytes: u64) -> Option<&'a [u8]> {
-        let segment = self.elf.segments().iter().find(|segment| {
+        Self::file_bytes_at(self.elf, svma, max_bytes)
+    }
+
+    /// The same of an executable whose relocations do not matter: code has none.
+    pub fn file_bytes_at(elf: &'a ElfFile, svma: u64, max_bytes: u64) -> Option<&'a [u8]> {
+        let segment = elf.segments().iter().find(|segment| {
             svma.checked_sub(segment.svma).is_some_and(|offset| offset < segment.file_bytes)
         })?;
         let skipped_bytes = svma - segment.svma;
         let offset = segment.file_offset.checked_add(skipped_bytes)?;
         let len_bytes = max_bytes.min(segment.file_bytes - skipped_bytes);
-        self.elf.file_bytes(offset..offset.checked_add(len_bytes)?).ok()
+        elf.file_bytes(offset..offset.checked_add(len_bytes)?).ok()
     }
 
     /// The 8-byte word at `svma`.

@@ -3,9 +3,8 @@
 //! Answers for Go 1.19 and 1.21 to 1.27 on linux/amd64, checked with 1.19.8, 1.21.13, 1.22.10, 1.23.9,
 //! 1.24.11, 1.25.5, 1.26.6 and 1.27.3; newer versions, with a note, by their debug information or where their
 //! heap still looks like that of 1.27. The offsets for arm64 come from DWARF and were not tried on a machine.
-//! Refuses to guess: a structure that does not prove itself gives a gap. The surprise: in a stripped program
-//! only the heap is found, as nothing else points at itself, so part of the runtime's own memory becomes gaps
-//! there.
+//! Refuses to guess: a structure that does not prove itself gives a gap. The surprise: a stripped program
+//! tells as much as any other, because the function table stays and the code behind it names every variable.
 
 pub mod code;
 pub mod find;
@@ -27,7 +26,7 @@ use crate::target::elf::ElfFile;
 use crate::target::memory::Memory;
 
 use code::GoCode;
-use find::{Global, Globals};
+use find::{Global, Globals, Program};
 use goroutines::Goroutines;
 use image::Arch;
 use layout::candidates::Candidate;
@@ -36,7 +35,7 @@ use pclntab::{Function, Pclntab};
 pub use profile::{HeapProfile, HeldSite};
 pub use spans::SizeClass;
 
-/// The Go runtime of a process.
+/// A Go runtime in a process: that of the executable, or that of a shared library.
 pub struct GoRuntime {
     load_bias: u64,
     heap: Option<Heap>,
@@ -55,17 +54,17 @@ struct Heap {
 }
 
 impl GoRuntime {
-    /// Finds the runtime of the Go program `elf`, built as `build` says and loaded with `load_bias`.
+    /// Finds the runtime of the Go program or library `elf`, built as `build` says and loaded with `load_bias`.
     ///
     /// # Errors
     /// Where neither its heap nor its function table is found.
     pub fn find(memory: &dyn Memory, elf: &ElfFile, load_bias: u64, build: &GoBuildInfo) -> Result<Self> {
-        let heap = Heap::find(memory, elf, load_bias, build);
-        let pclntab = Pclntab::parse(elf, build).and_then(|table| table.context("the program has none"));
         let mut gaps = Vec::new();
-        let heap = noted(heap, "the Go heap and runtime", &mut gaps);
+        let pclntab = Pclntab::parse(elf, build).and_then(|table| table.context("the program has none"));
         let pclntab = noted(pclntab, "Go's function table", &mut gaps);
-        if let (None, None, [heap, pclntab]) = (&heap, &pclntab, gaps.as_slice()) {
+        let heap = Heap::find(memory, elf, load_bias, build, pclntab.as_ref());
+        let heap = noted(heap, "the Go heap and runtime", &mut gaps);
+        if let (None, None, [pclntab, heap]) = (&heap, &pclntab, gaps.as_slice()) {
             bail!("{}: {}; {}: {}", heap.what, heap.why, pclntab.what, pclntab.why);
         }
         gaps.extend(heap.as_ref().and_then(|heap| heap.note.clone()));
@@ -92,7 +91,7 @@ impl GoRuntime {
     /// What the program's own heap profile would show; one that is not kept where it is switched off.
     ///
     /// # Errors
-    /// Where the heap was not found, the program has no symbols, or the list of its buckets is none.
+    /// Where the heap was not found, the profile's variables were not, or the list of its buckets is none.
     pub fn heap_profile(&self, memory: &dyn Memory) -> Result<HeapProfile> {
         let heap = self.heap.as_ref().context("the Go heap was not found")?;
         if heap.note.is_some() {
@@ -115,7 +114,7 @@ impl GoRuntime {
     /// Where their list is not found or cannot be read, or the function table was not found.
     pub fn goroutines(&self, memory: &dyn Memory, now_ns: u64) -> Result<Goroutines> {
         let heap = self.heap.as_ref().context("the Go heap was not found")?;
-        let code = GoCode::of(self, self.load_bias).context("Go's function table was not found")?;
+        let code = GoCode::of(self).context("Go's function table was not found")?;
         let sources = goroutines::Sources {
             memory,
             layout: &heap.goroutine_layout,
@@ -172,20 +171,38 @@ impl GoRuntime {
         self.addrs(range.filter(|_| has_race_call)?)
     }
 
+    /// Whether its file was loaded with `load_bias`.
+    pub fn is_loaded_with(&self, load_bias: u64) -> bool {
+        self.load_bias == load_bias
+    }
+
     /// A range of the file as it lies in the process.
-    fn addrs(&self, svma: AddrRange) -> Option<AddrRange> {
+    pub fn addrs(&self, svma: AddrRange) -> Option<AddrRange> {
         AddrRange::with_len(svma.start_addr.wrapping_add(self.load_bias), svma.len_bytes())
     }
 }
 
 impl Heap {
     /// The heap by the likeliest layout that fits its structures.
-    fn find(memory: &dyn Memory, elf: &ElfFile, load_bias: u64, build: &GoBuildInfo) -> Result<Self> {
+    fn find(
+        memory: &dyn Memory,
+        elf: &ElfFile,
+        load_bias: u64,
+        build: &GoBuildInfo,
+        pclntab: Option<&Pclntab>,
+    ) -> Result<Self> {
         let version =
             build.go_version().with_context(|| format!("no such Go version: {:?}", build.version))?;
         let mut errors = Vec::new();
         for candidate in layout::candidates::candidates(elf, version, Arch::of(elf)?)? {
-            match Self::by_layout(memory, elf, load_bias, &candidate, version) {
+            let program = Program {
+                elf,
+                load_bias,
+                pclntab,
+                layout: &candidate.heap,
+                goroutine_layout: &candidate.goroutine,
+            };
+            match Self::by_layout(memory, &program, &candidate, version) {
                 Ok(heap) => return Ok(heap),
                 Err(error) => errors.push(error),
             }
@@ -196,12 +213,11 @@ impl Heap {
 
     fn by_layout(
         memory: &dyn Memory,
-        elf: &ElfFile,
-        load_bias: u64,
+        program: &Program<'_>,
         candidate: &Candidate,
         version: GoVersion,
     ) -> Result<Self> {
-        let globals = Globals::find(memory, elf, load_bias, &candidate.heap)?;
+        let globals = Globals::find(memory, program)?;
         // Where they are not found, the heap has to be enough.
         if let Ok(allm_addr) = globals.addr(Global::Allm) {
             layout::check::threads(memory, candidate, allm_addr)?;

@@ -107,7 +107,7 @@ fn claim(range: AddrRange, used: Use) -> Claim {
     Claim { range, component: used.component(), evidence: Evidence::Structure }
 }
 
-/// Where a span on `work.wbufSpans` says it is; the collector's state has no address in a stripped program.
+/// Where a span on `work.wbufSpans` says it is.
 fn work_lists(reader: &Reader<'_>) -> Result<[u64; 2]> {
     let spans_addr = reader.globals.addr(Global::Work)?.wrapping_add(reader.layout.work_buffers_offset);
     Ok(WORK_LISTS_OFFSETS.map(|offset| spans_addr.wrapping_add(offset)))

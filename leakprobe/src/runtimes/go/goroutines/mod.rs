@@ -2,7 +2,7 @@
 //!
 //! `runtime.allgs` lists them; each says its state and, unless it runs, where it left its stack (Go
 //! `src/runtime/runtime2.go`, `g`; 1.19 to 1.27). What was caught between two states is read again, and
-//! counted where that does not help. Needs the symbol table. The surprise: no list of them is ever held, so
+//! counted where that does not help. The surprise: no list of them is ever held, so
 //! a million takes no more memory than a thousand.
 
 mod bulk;

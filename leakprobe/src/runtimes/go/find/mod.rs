@@ -1,14 +1,21 @@
 //! Where the Go runtime's global variables are in a process.
 //!
-//! Symbols say it where there are any. In a stripped program only `mheap_` is found, the one that matters
-//! most, because the page allocator inside holds a pointer to the whole: a word of the program's data that
-//! equals its own address less a constant. Refuses a heap whose span allocator does not point back at it.
-//! The surprise: scanning is cheap, and reading .noptrbss is not: every page read there gets a page table
-//! entry in the target, so .bss, where the heap's variable lies, comes first.
+//! Symbols say it where there are any. In a stripped program `mheap_` is found by content, because the page
+//! allocator inside holds a pointer to the whole: a word of the program's data that equals its own address less
+//! a constant. The others are found by what the code of a few functions names. Refuses a heap whose span
+//! allocator does not point back at it, and any other variable that does not look like itself. The surprise:
+//! scanning is cheap, and reading .noptrbss is not: every page read there gets a page table entry in the
+//! target, so .bss, where the heap's variable lies, comes first.
+
+mod arm64;
+mod check;
+mod operands;
+mod rules;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::layout::Layout;
+use super::layout::{GoroutineLayout, Layout};
+use super::pclntab::Pclntab;
 use crate::address::AddrRange;
 use crate::target::elf::{ElfFile, Segment};
 use crate::target::memory::Memory;
@@ -52,7 +59,8 @@ pub enum Global {
 }
 
 impl Global {
-    const ALL: [Self; 14] = [
+    /// All of them.
+    pub const ALL: [Self; 14] = [
         Self::Mheap,
         Self::Memstats,
         Self::PersistentChunks,
@@ -97,19 +105,42 @@ pub struct Globals {
     others: Vec<(Global, u64)>,
 }
 
+/// The program whose variables are looked for.
+#[derive(Clone, Copy)]
+pub struct Program<'a> {
+    /// Its file.
+    pub elf: &'a ElfFile,
+    /// What is added to the file's addresses in the process.
+    pub load_bias: u64,
+    /// Its function table, where it was found.
+    pub pclntab: Option<&'a Pclntab>,
+    /// How its structures are laid out.
+    pub layout: &'a Layout,
+    /// Likewise, of its goroutines.
+    pub goroutine_layout: &'a GoroutineLayout,
+}
+
 impl Globals {
-    /// Finds the variables of the program `elf`, loaded with `load_bias`.
+    /// Finds the variables of `program`: by its symbols, else by its code.
     ///
     /// # Errors
-    /// Where there is no heap that looks like one of `layout`: the program may not have got so far yet.
-    pub fn find(memory: &dyn Memory, elf: &ElfFile, load_bias: u64, layout: &Layout) -> Result<Self> {
-        let others = symbols(elf, load_bias)?;
+    /// Where there is no heap that looks like one of the layout: the program may not have got so far yet.
+    pub fn find(memory: &dyn Memory, program: &Program<'_>) -> Result<Self> {
+        let layout = program.layout;
+        let mut others = in_process(symbols(program.elf)?, program.load_bias);
         let symbol = others.iter().find(|(global, _)| *global == Global::Mheap).map(|&(_, addr)| addr);
         let mheap_addr = match symbol {
             Some(addr) => addr,
-            None => scan(memory, elf, load_bias, layout).context("runtime.mheap_ is nowhere in the data")?,
+            None => scan(memory, program.elf, program.load_bias, layout)
+                .context("runtime.mheap_ is nowhere in the data")?,
         };
         check_mheap(memory, layout, mheap_addr)?;
+        if symbol.is_none() {
+            let reader =
+                check::Reader { memory, layout, goroutine_layout: program.goroutine_layout, mheap_addr };
+            others = in_process(by_code(program), program.load_bias);
+            others.retain(|&(global, addr)| reader.check(global, addr).is_ok());
+        }
         Ok(Self { mheap_addr, others })
     }
 
@@ -127,21 +158,37 @@ impl Globals {
     /// Address of `global`.
     ///
     /// # Errors
-    /// Where the program has no symbol for it.
+    /// Where the program has no symbol for it, and its code does not show it.
     pub fn addr(&self, global: Global) -> Result<u64> {
         let found = self.others.iter().find(|(known, _)| *known == global);
-        found.map(|&(_, addr)| addr).with_context(|| format!("no symbol {} in the program", global.symbol()))
+        let name = global.symbol();
+        found.map(|&(_, addr)| addr).with_context(|| format!("{name} is neither in symbols nor seen in code"))
     }
 }
 
-fn symbols(elf: &ElfFile, load_bias: u64) -> Result<Vec<(Global, u64)>> {
+/// The variables that the program's code names, at the addresses its file states; empty without a function
+/// table. Unlike those of [`Globals::find`] nothing has vouched for them yet.
+pub fn by_code(program: &Program<'_>) -> Vec<(Global, u64)> {
+    let table = program.pclntab;
+    table.map_or_else(Vec::new, |table| rules::find(program.elf, table, program.layout))
+}
+
+fn in_process(svmas: Vec<(Global, u64)>, load_bias: u64) -> Vec<(Global, u64)> {
+    svmas.into_iter().map(|(global, svma)| (global, load_bias.wrapping_add(svma))).collect()
+}
+
+/// The variables that the symbol table of `elf` names, at the addresses stated there.
+///
+/// # Errors
+/// Where the table cannot be read.
+pub fn symbols(elf: &ElfFile) -> Result<Vec<(Global, u64)>> {
     let global = |name: &str| Global::ALL.into_iter().find(|global| global.symbol() == name);
     let found = elf.symbols(|name| global(name).is_some())?;
     let in_data = |svma: u64| elf.segments().iter().any(|segment| writable_svma(segment, svma));
     Ok(found
         .into_iter()
         .filter(|symbol| in_data(symbol.svma))
-        .filter_map(|symbol| Some((global(&symbol.name)?, load_bias.wrapping_add(symbol.svma))))
+        .filter_map(|symbol| Some((global(&symbol.name)?, symbol.svma)))
         .collect())
 }
 
