@@ -220,13 +220,9 @@ mod tests {
                 let pages = &resident[index as usize * 12..index as usize * 12 + 12];
                 let rss_bytes = pages.iter().filter(|page| **page).count() as u64 * PAGE_BYTES;
                 RegionUsage {
-                    region: parse_line(&line).unwrap(),
                     rss_bytes,
                     anonymous_bytes: rss_bytes,
-                    lazy_free_bytes: 0,
-                    huge_bytes: 0,
-                    swap_bytes: 0,
-                    hugetlb: false,
+                    ..RegionUsage::new(parse_line(&line).unwrap())
                 }
             })
             .collect();

@@ -19,6 +19,16 @@ pub struct RegionUsage {
     pub swap_bytes: u64,
     /// A hugetlb mapping, whose pages are in no RSS.
     pub hugetlb: bool,
+    /// Private_Hugetlb and Shared_Hugetlb: what of it is in memory.
+    pub hugetlb_bytes: u64,
+    /// Private_Clean and Shared_Clean: of `rss_bytes`, unchanged since they were read.
+    pub clean_bytes: u64,
+    /// Locked: of `rss_bytes`, never swapped or dropped; of shared pages the process's share only.
+    pub locked_bytes: u64,
+    /// KSM: of `rss_bytes`, shared with pages of equal content; `None` before Linux 6.8.
+    pub ksm_bytes: Option<u64>,
+    /// A device's own memory, mapped (`VM_PFNMAP`): it has no pages that RSS could count.
+    pub pfn_mapped: bool,
 }
 
 impl RegionUsage {
@@ -32,6 +42,11 @@ impl RegionUsage {
             huge_bytes: 0,
             swap_bytes: 0,
             hugetlb: false,
+            hugetlb_bytes: 0,
+            clean_bytes: 0,
+            locked_bytes: 0,
+            ksm_bytes: None,
+            pfn_mapped: false,
         }
     }
 
@@ -42,6 +57,10 @@ impl RegionUsage {
             "LazyFree" => self.lazy_free_bytes = bytes,
             "AnonHugePages" | "ShmemPmdMapped" | "FilePmdMapped" => self.huge_bytes += bytes,
             "Swap" => self.swap_bytes = bytes,
+            "Private_Clean" | "Shared_Clean" => self.clean_bytes += bytes,
+            "Private_Hugetlb" | "Shared_Hugetlb" => self.hugetlb_bytes += bytes,
+            "Locked" => self.locked_bytes = bytes,
+            "KSM" => self.ksm_bytes = Some(bytes),
             "KernelPageSize" => self.hugetlb = bytes > crate::address::PAGE_BYTES,
             _ => {}
         }
@@ -55,6 +74,10 @@ pub fn parse(text: &str) -> Vec<RegionUsage> {
         if let Some((name, bytes)) = parse_figure(line) {
             if let Some(usage) = usages.last_mut() {
                 usage.take(name, bytes);
+            }
+        } else if let Some(flags) = line.strip_prefix("VmFlags:") {
+            if let Some(usage) = usages.last_mut() {
+                usage.pfn_mapped = flags.split(' ').any(|flag| flag == "pf");
             }
         } else if let Some(region) = maps::parse_line(line) {
             usages.push(RegionUsage::new(region));
@@ -85,23 +108,37 @@ KernelPageSize:        4 kB
 MMUPageSize:           4 kB
 Rss:                1132 kB
 Pss:                1132 kB
+Shared_Clean:         12 kB
+Private_Clean:         4 kB
+Private_Dirty:      1116 kB
 Anonymous:          1132 kB
+KSM:                   8 kB
 LazyFree:             64 kB
 AnonHugePages:         0 kB
 Swap:                  8 kB
+Locked:               16 kB
 VmFlags: rd wr mr mw me ac sd 
 7f0000000000-7f0000200000 rw-s 00000000 00:0f 7    /anon_hugepage (deleted)
 KernelPageSize:     2048 kB
 Rss:                   0 kB
+Shared_Hugetlb:     2048 kB
+Private_Hugetlb:    4096 kB
+7f0000400000-7f0000500000 rw-s e0000000 00:05 9    /dev/gpu0
+KernelPageSize:        4 kB
+Rss:                   0 kB
+VmFlags: rd wr sh mr mw me ms io pf de dd 
 ";
 
     #[test]
     fn figures_belong_to_the_line_above_them() {
         let usages = parse(SAMPLE);
-        assert_eq!(usages.len(), 2);
+        assert_eq!(usages.len(), 3);
         assert_eq!((usages[0].rss_bytes, usages[0].lazy_free_bytes), (1132 << 10, 64 << 10));
         assert_eq!((usages[0].swap_bytes, usages[0].hugetlb), (8 << 10, false));
-        assert!(usages[1].hugetlb);
+        assert_eq!((usages[0].clean_bytes, usages[0].locked_bytes), (16 << 10, 16 << 10));
+        assert_eq!((usages[0].ksm_bytes, usages[1].ksm_bytes), (Some(8 << 10), None));
+        assert_eq!((usages[1].hugetlb, usages[1].hugetlb_bytes), (true, 6 << 20));
+        assert_eq!(usages.iter().map(|usage| usage.pfn_mapped).collect::<Vec<_>>(), [false, false, true]);
     }
 
     proptest! {
