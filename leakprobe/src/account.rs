@@ -2,6 +2,7 @@
 //! names it asks the symbolizer for.
 
 pub mod held;
+mod malloc;
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
@@ -15,7 +16,7 @@ use crate::attribute::slack;
 use crate::claim::{Claim, Component, Evidence};
 use crate::look::Look;
 use crate::report::{
-    CallSite, ComponentRow, FAULTS, Frame, GoroutineGroup, GoroutineTotals, Rss, SMALLER_SITES, ThreadRow,
+    CallSite, ComponentRow, FAULTS, Frame, GoroutineGroup, GoroutineTotals, Malloc, Rss, SMALLER_SITES, ThreadRow,
     Unaccounted,
 };
 use crate::runtimes::code::CodeRoles;
@@ -41,6 +42,8 @@ pub struct Account {
     pub start: Option<Ledger>,
     /// Growth by stack, largest first.
     pub sites: Vec<RawCallSite>,
+    /// What malloc's blocks add up to.
+    pub malloc: Option<Malloc>,
     /// Resident bytes that hold nothing live, of the components that were looked into.
     slack: BTreeMap<Component, u64>,
 }
@@ -71,8 +74,9 @@ pub fn draw_up(
         }
         _ => Vec::new(),
     };
+    let malloc = malloc::blocks(start, end);
     let slack = slack::by_component(&end.slack, &owners, &end.snapshot.runs);
-    Account { end: Ledger::draw_up(&end.snapshot, &owners), start: start_ledger, sites, slack }
+    Account { end: Ledger::draw_up(&end.snapshot, &owners), start: start_ledger, sites, slack, malloc }
 }
 
 impl Account {
@@ -98,7 +102,7 @@ impl Account {
                     huge: Some(entry.huge_bytes),
                     swap: Some(entry.swap_bytes),
                     evidence: entry.main_evidence(),
-                    allocator: allocator.filter(|_| component == Component::CHeap).map(str::to_owned),
+                    allocator: allocator.filter(|_| component.is_malloc()).map(str::to_owned),
                 }
             })
             .collect();

@@ -49,8 +49,10 @@ pub enum Component {
     LsanHeap,
     /// LeakSanitizer's own variables.
     LsanRuntime,
-    /// What malloc took from the kernel, in use or free. Not divided yet. In a Go program this is cgo.
-    CHeap,
+    /// Pages with blocks of malloc that were not freed, and malloc's own headers. In a Go program this is cgo.
+    CHeapInUse,
+    /// Pages of malloc on which nothing is in use, resident still: freed and kept.
+    CHeapFree,
     /// Anonymous memory that native code mapped itself.
     CMmap,
     /// CPython's arenas of small objects.
@@ -79,7 +81,7 @@ pub enum Component {
 
 impl Component {
     /// Every component, in the order in which reports list rows of equal size.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::GoHeapInUse,
         Self::GoHeapIdle,
         Self::GoStacks,
@@ -100,7 +102,8 @@ impl Component {
         Self::HwasanRuntime,
         Self::LsanHeap,
         Self::LsanRuntime,
-        Self::CHeap,
+        Self::CHeapInUse,
+        Self::CHeapFree,
         Self::CMmap,
         Self::PythonHeap,
         Self::V8Heap,
@@ -138,7 +141,8 @@ impl Component {
             Self::HwasanRuntime => "hwasan.runtime",
             Self::LsanHeap => "lsan.heap",
             Self::LsanRuntime => "lsan.runtime",
-            Self::CHeap => "c.heap",
+            Self::CHeapInUse => "c.heap.inuse",
+            Self::CHeapFree => "c.heap.free",
             Self::CMmap => "c.mmap",
             Self::PythonHeap => "python.heap",
             Self::V8Heap => "v8.heap",
@@ -177,7 +181,8 @@ impl Component {
             Self::HwasanRuntime => "HWASan's own",
             Self::LsanHeap => "C heap under LSan",
             Self::LsanRuntime => "LSan's own",
-            Self::CHeap => "C heap (malloc)",
+            Self::CHeapInUse => "C heap, in use (malloc)",
+            Self::CHeapFree => "C heap, freed and kept",
             Self::CMmap => "Mapped by native code",
             Self::PythonHeap => "Python's small objects",
             Self::V8Heap => "V8 heap",
@@ -191,6 +196,11 @@ impl Component {
             Self::KernelSpecial => "vdso",
             Self::AnonUnknown => "Unknown",
         }
+    }
+
+    /// Whether the component is malloc's.
+    pub const fn is_malloc(self) -> bool {
+        matches!(self, Self::CHeapInUse | Self::CHeapFree)
     }
 
     /// Whether the component belongs to the race detector.

@@ -55,6 +55,7 @@ pub fn report(
         heap_classes: held::heap_classes(end),
         unaccounted: account.unaccounted(&components),
         components,
+        malloc: account.malloc.clone(),
         call_sites: Vec::new(),
         goroutines: Vec::new(),
         goroutine_totals: None,

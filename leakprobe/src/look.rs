@@ -7,10 +7,11 @@ use crate::attribute::mappings;
 use crate::claim::{Claim, Evidence, Gap, Slack};
 use crate::runtimes::Runtimes;
 use crate::runtimes::go::{HeapProfile, SizeClass};
+use crate::runtimes::malloc::census::Census;
 use crate::runtimes::managed;
 use crate::runtimes::sanitizer::{RaceCounts, native};
 use crate::runtimes::threads::ThreadStack;
-use crate::snapshot::{self, Snapshot};
+use crate::snapshot::{self, ResidentMemory, Snapshot};
 use crate::target::Target;
 use crate::target::maps::Region;
 use crate::target::modules::Module;
@@ -32,6 +33,8 @@ pub struct Look {
     pub heap_profile: Option<HeapProfile>,
     /// Objects of the Go heap by size.
     pub size_classes: Vec<SizeClass>,
+    /// What malloc's chunks add up to.
+    pub malloc: Option<Census>,
     /// What could not be read.
     pub gaps: Vec<Gap>,
 }
@@ -44,7 +47,7 @@ pub fn look(target: &Target, modules: &[Module], runtimes: &Runtimes) -> Result<
     let Some(mut snapshot) = snapshot::take(target)? else { return Ok(None) };
     let regions: Vec<Region> = snapshot.usages.iter().map(|usage| usage.region.clone()).collect();
     let mut claims = mappings::claims(&regions, modules);
-    let read = runtimes.read(target, modules, &regions, &snapshot.threads);
+    let read = runtimes.read(&ResidentMemory(target), modules, &regions, &snapshot.threads);
     claims.extend(read.findings.claims);
     claims.extend(native::claims(target, modules, &regions, &proven(&claims)).claims);
     // What nobody has proven is offered to the runtimes that are only recognised.
@@ -61,6 +64,7 @@ pub fn look(target: &Target, modules: &[Module], runtimes: &Runtimes) -> Result<
         race_counts: read.race_counts,
         heap_profile: read.heap_profile,
         size_classes: read.size_classes,
+        malloc: read.malloc,
         gaps,
     }))
 }

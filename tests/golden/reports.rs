@@ -36,7 +36,7 @@ pub fn race_leak() -> Report {
     report.target.runtime.goroutines_started = Some(GoroutinesStarted { in_window: 308_400, ever: 795_121 });
     report.components = vec![
         row(Component::TsanRuntime, 258 * MIB, Some(103_220 * KIB as i64), Evidence::Structure),
-        row(Component::CHeap, 14 * MIB, Some(0), Evidence::Structure),
+        row(Component::CHeapInUse, 14 * MIB, Some(0), Evidence::Structure),
         row(Component::GoRuntime, 12 * MIB, Some(100 * KIB as i64), Evidence::Structure),
         row(Component::FileExe, 9 * MIB, Some(0), Evidence::Mapping),
         row(Component::GoHeapIdle, 7 * MIB, Some(100 * KIB as i64), Evidence::Structure),
@@ -155,7 +155,7 @@ pub fn goroutine_leak() -> Report {
 pub fn quiet_native() -> Report {
     let mut report = base("nginx", "/usr/sbin/nginx", native());
     report.components = vec![
-        row(Component::CHeap, 5400 * KIB, Some(0), Evidence::Structure),
+        row(Component::CHeapInUse, 5400 * KIB, Some(0), Evidence::Structure),
         row(Component::FileLibs, 3 * MIB, Some(0), Evidence::Mapping),
         row(Component::FileExe, 1200 * KIB, Some(0), Evidence::Mapping),
         row(Component::ThreadStacks, 132 * KIB, Some(0), Evidence::Structure),
@@ -171,7 +171,7 @@ pub fn quiet_native() -> Report {
 pub fn native_leak() -> Report {
     let mut report = base("ingestd", "/opt/ingest/bin/ingestd", native());
     report.components = vec![
-        row(Component::CHeap, 640 * MIB, Some(20_600 * KIB as i64), Evidence::Structure),
+        row(Component::CHeapInUse, 640 * MIB, Some(20_600 * KIB as i64), Evidence::Structure),
         row(Component::FileMapped, 80 * MIB, Some(2 * MIB as i64), Evidence::Mapping),
         row(Component::FileLibs, 9 * MIB, Some(0), Evidence::Mapping),
         row(Component::CMmap, 4 * MIB, Some(-(MIB as i64)), Evidence::MappedBy),
@@ -182,7 +182,7 @@ pub fn native_leak() -> Report {
     let exe = Some("/opt/ingest/bin/ingestd");
     let library = Some("/usr/lib/x86_64-linux-gnu/libxml2.so.2.9.14");
     let leak = site(
-        Component::CHeap,
+        Component::CHeapInUse,
         18 * MIB,
         &["_int_malloc", "__GI___libc_malloc"],
         &[
@@ -191,11 +191,15 @@ pub fn native_leak() -> Report {
             ("main", "/src/ingest/main.c", 60),
         ],
     );
-    let mut library_site =
-        site(Component::CHeap, 1800 * KIB, &["malloc"], &[("xmlStrndup", "", 0), ("read_config", "", 0)]);
+    let mut library_site = site(
+        Component::CHeapInUse,
+        1800 * KIB,
+        &["malloc"],
+        &[("xmlStrndup", "", 0), ("read_config", "", 0)],
+    );
     library_site.frames[1].module = library.map(str::to_owned);
     library_site.frames[2].module = exe.map(str::to_owned);
-    let mut unwound_badly = site(Component::CHeap, 500 * KIB, &["_int_malloc", "malloc"], &[]);
+    let mut unwound_badly = site(Component::CHeapInUse, 500 * KIB, &["_int_malloc", "malloc"], &[]);
     unwound_badly.note = Some("the stack ends here");
     let mut nameless = site(Component::FileMapped, 2 * MIB, &[], &[("", "", 0)]);
     nameless.frames[0] =
@@ -213,13 +217,13 @@ pub fn cgo_leak() -> Report {
     report.window.seconds = 60.0;
     report.components = vec![
         row(Component::GoHeapInUse, 1900 * MIB, Some(-(3 * MIB as i64)), Evidence::Structure),
-        row(Component::CHeap, 210 * MIB, Some(9 * MIB as i64), Evidence::Structure),
+        row(Component::CHeapInUse, 210 * MIB, Some(9 * MIB as i64), Evidence::Structure),
         row(Component::GoRuntime, 40 * MIB, Some(300 * KIB as i64), Evidence::Structure),
         row(Component::FileExe, 20 * MIB, Some(0), Evidence::Mapping),
         row(Component::ThreadStacks, 3 * MIB, Some(64 * KIB as i64), Evidence::Structure),
     ];
     report.call_sites = vec![site(
-        Component::CHeap,
+        Component::CHeapInUse,
         8 * MIB,
         &["_int_malloc", "malloc"],
         &[
@@ -331,7 +335,7 @@ pub fn residual() -> Report {
     report.rss.lazy_free = 100 * MIB;
     report.components[0].lazy_free = Some(100 * MIB);
     let little = |index: u32| {
-        site(Component::CHeap, 96 * KIB, &["malloc"], &[("handle", "/src/ingest/handle.c", index)])
+        site(Component::CHeapInUse, 96 * KIB, &["malloc"], &[("handle", "/src/ingest/handle.c", index)])
     };
     report.call_sites.extend((0..14).map(little));
     report.findings = diagnose(&report.facts());

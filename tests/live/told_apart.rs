@@ -41,12 +41,12 @@ fn a_go_heap_leak_is_the_go_heap() -> Result<()> {
 
 #[test]
 fn a_cgo_malloc_leak_is_the_c_heap() -> Result<()> {
-    told_apart("go/cgo_malloc", "c.heap", Before::Owned)
+    told_apart("go/cgo_malloc", "c.heap.inuse", Before::Owned)
 }
 
 #[test]
 fn a_malloc_leak_is_the_c_heap() -> Result<()> {
-    told_apart("c/malloc_leak", "c.heap", Before::Owned)
+    told_apart("c/malloc_leak", "c.heap.inuse", Before::Owned)
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub fn of_stack(roles: impl Iterator<Item = Role>) -> Option<Component> {
     for role in roles {
         match role {
             Role::RaceRuntime => return Some(Component::TsanRuntime),
-            Role::Allocator => return Some(Component::CHeap),
+            Role::Allocator => return Some(Component::CHeapInUse),
             Role::ThreadCreation => return Some(Component::ThreadStacks),
             Role::GoRuntime => return Some(Component::GoRuntime),
             Role::GoCode => return Some(Component::GoMmap),
@@ -32,7 +32,7 @@ mod tests {
     #[test]
     fn the_first_decisive_frame_counts() {
         for (roles, expected) in [
-            (vec![Role::CLibrary, Role::Allocator, Role::Native], Some(Component::CHeap)),
+            (vec![Role::CLibrary, Role::Allocator, Role::Native], Some(Component::CHeapInUse)),
             (vec![Role::CLibrary, Role::Native], Some(Component::CMmap)),
             (
                 vec![Role::CLibrary, Role::CgoBridge, Role::GoRuntime, Role::GoCode],

@@ -4,16 +4,19 @@
 //! explanations is reported with both. The surprise: summaries are single lines of at most 80 columns,
 //! because the third line of the report is one of them.
 
+mod malloc;
+
 use super::{Facts, Finding, GROWTH_MIN_BYTES, GoroutinesStarted, HOLDS_MUCH_MIN_BYTES, is_percent_of};
 use crate::claim::Component;
 
 /// Every cause known so far.
-pub const RULES: [fn(&Facts<'_>) -> Option<Finding>; 10] = [
+pub const RULES: [fn(&Facts<'_>) -> Option<Finding>; 11] = [
     go_race_detector,
     go_heap_growth,
     go_heap_idle,
     go_mmap_growth,
-    c_heap_growth,
+    malloc::leak,
+    malloc::retention,
     c_mmap_growth,
     thread_stacks,
     file_backed,
@@ -144,23 +147,6 @@ fn go_mmap_growth(facts: &Facts<'_>) -> Option<Finding> {
          purpose cannot be told yet.",
         &[],
     )
-}
-
-fn c_heap_growth(facts: &Facts<'_>) -> Option<Finding> {
-    let mut finding = growth(
-        facts,
-        Component::CHeap,
-        "c-heap-growth",
-        "The C heap grows; a leak and freed memory that malloc keeps look alike so far.",
-        "Look at the call sites above: is each block freed? If they all are, malloc is keeping it: try \
-         MALLOC_ARENA_MAX=2, malloc_trim or another malloc.",
-        if facts.is_go { &["golang/go#53440"] } else { &[] },
-    )?;
-    let row = facts.holdings.iter().find(|holding| holding.component == Component::CHeap);
-    if let Some(allocator) = row.and_then(|holding| holding.allocator) {
-        finding.evidence.push(format!("its malloc is {allocator}"));
-    }
-    Some(finding)
 }
 
 fn c_mmap_growth(facts: &Facts<'_>) -> Option<Finding> {

@@ -65,6 +65,8 @@ pub struct Facts<'a> {
     pub holdings: Vec<Holding<'a>>,
     /// What Go's heap profile gained in the window, if that explains the growth of its heap.
     pub live_growth_bytes: Option<u64>,
+    /// What malloc's blocks add up to, where that is known.
+    pub malloc: Option<MallocFacts>,
     /// Stacks that made memory resident.
     pub sites: Vec<Site<'a>>,
     /// The memory cgroup's charge and limit, where it has one.
@@ -93,6 +95,32 @@ pub struct Holding<'a> {
     pub lazy_free_bytes: Option<u64>,
     /// The malloc that owns the row.
     pub allocator: Option<&'a str>,
+    /// Of them, holding nothing live.
+    pub slack_bytes: Option<u64>,
+}
+
+/// What malloc's blocks add up to.
+#[derive(Clone, Copy, Debug)]
+pub struct MallocFacts {
+    /// Bytes of blocks in use gained in the window.
+    pub in_use_growth_bytes: Option<i64>,
+    /// Blocks in use gained.
+    pub in_use_growth_blocks: Option<i64>,
+    /// What `malloc_trim(0)` would give back.
+    pub trimmable_bytes: u64,
+    /// The size whose blocks gained most bytes.
+    pub top_grower: Option<SizeGrowth>,
+}
+
+/// Blocks of one size that became more.
+#[derive(Clone, Copy, Debug)]
+pub struct SizeGrowth {
+    /// The largest of them.
+    pub size_bytes: u64,
+    /// How many more.
+    pub blocks: i64,
+    /// Their bytes.
+    pub bytes: i64,
 }
 
 /// A stack that made memory resident.
@@ -128,7 +156,7 @@ pub fn diagnose(facts: &Facts<'_>) -> Vec<Finding> {
 
 /// Whether the finding names a cause, or only an owner whose growth has several possible ones.
 pub fn names_cause(id: &str) -> bool {
-    !matches!(id, "go-heap-growth" | "c-heap-growth" | "c-mmap-growth" | "go-mmap-growth" | "thread-stacks")
+    !matches!(id, "go-heap-growth" | "c-heap-leak" | "c-mmap-growth" | "go-mmap-growth" | "thread-stacks")
 }
 
 /// Seconds until a cgroup is full if it goes on as in the window; none where it does not really grow.

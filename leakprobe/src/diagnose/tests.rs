@@ -28,7 +28,7 @@ fn each_grower_has_its_finding_and_only_it() {
     let expected = [
         (Component::GoHeapInUse, "go-heap-growth"),
         (Component::GoMmap, "go-mmap-growth"),
-        (Component::CHeap, "c-heap-growth"),
+        (Component::CHeapInUse, "c-heap-growth"),
         (Component::CMmap, "c-mmap-growth"),
         (Component::ThreadStacks, "thread-stacks"),
         (Component::FileMapped, "file-backed"),
@@ -59,16 +59,18 @@ fn an_idle_heap_is_no_leak() {
 
 #[test]
 fn little_growth_raises_nothing() {
-    let warm_up =
-        facts(vec![holding(Component::GoHeapInUse, 40, Some(900)), holding(Component::CHeap, 9, Some(100))]);
+    let warm_up = facts(vec![
+        holding(Component::GoHeapInUse, 40, Some(900)),
+        holding(Component::CHeapInUse, 9, Some(100)),
+    ]);
     assert_eq!(ids(&warm_up), [""; 0]);
     // 2 MiB are not why a process grows by 40.
     let beside = facts(vec![
-        holding(Component::CHeap, 90, Some(2 << 10)),
+        holding(Component::CHeapInUse, 90, Some(2 << 10)),
         holding(Component::AnonUnknown, 60, Some(40 << 10)),
     ]);
     assert_eq!(ids(&beside), [""; 0]);
-    let unknown = facts(vec![holding(Component::CHeap, 40, None)]);
+    let unknown = facts(vec![holding(Component::CHeapInUse, 40, None)]);
     assert_eq!(ids(&unknown), [""; 0]);
 }
 
@@ -107,7 +109,7 @@ fn a_snapshot_still_tells_what_is_held() {
         facts(vec![holding(Component::TsanRuntime, 258, None), holding(Component::GoHeapInUse, 10, None)]);
     race.is_go = true;
     assert_eq!(ids(&race), ["go-race-detector"]);
-    let mut lazy = facts(vec![holding(Component::CHeap, 900, None)]);
+    let mut lazy = facts(vec![holding(Component::CHeapInUse, 900, None)]);
     lazy.holdings[0].lazy_free_bytes = Some(400 * MIB);
     assert_eq!(ids(&lazy), ["madv-free"]);
 }
@@ -115,7 +117,7 @@ fn a_snapshot_still_tells_what_is_held() {
 #[test]
 fn causes_come_by_growth_and_the_limit_after_them() {
     let mut both = facts(vec![
-        holding(Component::CHeap, 90, Some(10 << 10)),
+        holding(Component::CHeapInUse, 90, Some(10 << 10)),
         holding(Component::GoHeapInUse, 50, Some(30 << 10)),
     ]);
     both.cgroup = Some(Limit { current_bytes: 150 * MIB, limit_bytes: 512 * MIB });

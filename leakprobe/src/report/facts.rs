@@ -2,8 +2,8 @@
 //!
 //! It stands here because `diagnose` must not know what a report is.
 
-use super::{CallSite, CgroupMemory, ComponentRow, HEAP_PROFILE, Report};
-use crate::diagnose::{Facts, Holding, Limit, Site};
+use super::{CallSite, CgroupMemory, ComponentRow, HEAP_PROFILE, Malloc, Report, SizeClass};
+use crate::diagnose::{Facts, Holding, Limit, MallocFacts, Site, SizeGrowth};
 
 impl Report {
     /// The facts for [`crate::diagnose::diagnose`].
@@ -18,6 +18,7 @@ impl Report {
             threads: self.target.threads,
             live_growth_bytes: live_growth_bytes(&self.call_sites),
             holdings: self.components.iter().map(holding).collect(),
+            malloc: self.malloc.as_ref().map(malloc),
             sites: self.call_sites.iter().map(site).collect(),
             cgroup: self.outside_rss.cgroup.as_ref().filter(|_| !self.target.is_gone()).and_then(limit),
         }
@@ -37,6 +38,20 @@ fn holding(row: &ComponentRow) -> Holding<'_> {
         growth_bytes: row.growth,
         lazy_free_bytes: row.lazy_free,
         allocator: row.allocator.as_deref(),
+        slack_bytes: row.slack,
+    }
+}
+
+fn malloc(malloc: &Malloc) -> MallocFacts {
+    let growth = |class: &SizeClass| {
+        let growth = class.growth.filter(|growth| growth.bytes > 0)?;
+        Some(SizeGrowth { size_bytes: class.size, blocks: growth.blocks, bytes: growth.bytes })
+    };
+    MallocFacts {
+        in_use_growth_bytes: malloc.in_use_growth.map(|growth| growth.bytes),
+        in_use_growth_blocks: malloc.in_use_growth.map(|growth| growth.blocks),
+        trimmable_bytes: malloc.trimmable,
+        top_grower: malloc.sizes.iter().filter_map(growth).max_by_key(|growth| growth.bytes),
     }
 }
 

@@ -6,12 +6,14 @@
 mod escape;
 mod facts;
 mod json;
+mod malloc;
 mod text;
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 
+pub use self::malloc::{Blocks, BlocksGrowth, Malloc, SizeClass};
 use crate::claim::{Component, Evidence, Gap};
 pub use crate::diagnose::{Finding, GoroutinesStarted};
 pub use crate::symbolize::Frame;
@@ -84,6 +86,8 @@ pub struct Report {
     pub heap_classes: Vec<HeapClass>,
     /// What that profile cannot see.
     pub unaccounted: Unaccounted,
+    /// What malloc's blocks add up to; null where malloc was not found or is not understood.
+    pub malloc: Option<Malloc>,
     /// Who made memory resident that was not so before, largest first.
     pub call_sites: Vec<CallSite>,
     /// Goroutines by what they do, most first; at most so many groups as are worth reading.

@@ -10,6 +10,7 @@ pub mod threads;
 use self::code::{CodeRoles, Role, go_role};
 use self::go::code::GoCode;
 use self::go::{GoRuntime, HeapProfile, SizeClass};
+use self::malloc::census::Census;
 use self::malloc::glibc;
 use self::sanitizer::RaceCounts;
 use self::threads::ThreadStack;
@@ -51,6 +52,8 @@ pub struct Reading {
     pub heap_profile: Option<HeapProfile>,
     /// Objects of the Go heap by size.
     pub size_classes: Vec<SizeClass>,
+    /// What malloc's chunks add up to, where it was found.
+    pub malloc: Option<Census>,
 }
 
 impl Runtimes {
@@ -126,12 +129,14 @@ impl Runtimes {
         let proven = findings.claims.iter().filter(|claim| claim.evidence >= Evidence::Mapping);
         let mut taken: Vec<AddrRange> = proven.map(|claim| claim.range).collect();
         taken.extend(modules.iter().flat_map(|module| module.elf.bss_ranges(module.load_bias)));
-        add(&mut findings, glibc::claims(memory, regions, &taken, &self.libc_data));
+        let version = self.glibc_version.as_deref();
+        let (found, malloc) = glibc::read(memory, regions, &taken, &self.libc_data, version);
+        add(&mut findings, found);
         if race_module.is_some_and(|module| !is_externally_linked(&module.elf)) {
             let remainder = sanitizer::remainder(regions, &findings.claims);
             findings.claims.extend(remainder);
         }
-        Reading { findings, stacks, race_counts, heap_profile, size_classes }
+        Reading { findings, stacks, race_counts, heap_profile, size_classes, malloc }
     }
 
     /// The roles of the target's code; `race_text` is [`Self::race_text`].

@@ -5,6 +5,7 @@
 
 mod lazy_free;
 mod pagemap;
+mod resident;
 mod smaps;
 
 use std::time::{Duration, Instant};
@@ -12,7 +13,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 pub use self::pagemap::{PageRun, Residency};
+pub use self::resident::ResidentMemory;
 pub use self::smaps::RegionUsage;
+use crate::address::AddrRange;
 use crate::claim::Gap;
 use crate::target::{Status, Target, Thread};
 
@@ -35,6 +38,14 @@ impl Snapshot {
     /// The resident set size in bytes: the sum over the VMAs, which the rows divide up.
     pub fn rss_bytes(&self) -> u64 {
         self.usages.iter().map(|usage| usage.rss_bytes).sum()
+    }
+
+    /// Resident bytes in `range`.
+    pub fn resident_bytes_in(&self, range: AddrRange) -> u64 {
+        let first = self.runs.partition_point(|run| run.range.end_addr <= range.start_addr);
+        let common = self.runs[first..].iter().map_while(|run| Some((run, run.range.intersection(&range)?)));
+        let resident = common.filter(|(run, _)| run.residency != Residency::Swapped);
+        resident.map(|(_, common)| common.len_bytes()).sum()
     }
 
     /// By how much the two reads disagree over what is resident.

@@ -132,6 +132,18 @@ pub fn read(pagemap: &File, usages: &[RegionUsage]) -> (Vec<PageRun>, Vec<Gap>) 
     (runs, gaps)
 }
 
+/// The pages of `range`, which need not be one VMA, that are there now.
+pub fn read_range(pagemap: &File, range: AddrRange) -> Vec<PageRun> {
+    let mut runs = Vec::new();
+    if scan(pagemap, range, &mut runs).is_err() {
+        runs.clear();
+        if read_linear(pagemap, range, &mut runs).is_err() {
+            runs.clear();
+        }
+    }
+    runs
+}
+
 fn gap(usage: &RegionUsage, why: &str) -> Gap {
     Gap {
         what: format!("resident pages of {:?}", usage.region.range),
@@ -141,7 +153,8 @@ fn gap(usage: &RegionUsage, why: &str) -> Gap {
 }
 
 fn scan(pagemap: &File, range: AddrRange, runs: &mut Vec<PageRun>) -> Result<(), Errno> {
-    let mut found = vec![ScannedRegion::default(); SCAN_REGIONS];
+    let most_regions = usize::try_from(range.len_bytes() / PAGE_BYTES).unwrap_or(SCAN_REGIONS).max(1);
+    let mut found = vec![ScannedRegion::default(); SCAN_REGIONS.min(most_regions)];
     let mut start_addr = range.start_addr;
     while start_addr < range.end_addr {
         let mut arg = ScanArg {

@@ -68,6 +68,9 @@ impl RegionUsage {
 }
 
 /// Parses the whole text. Lines of unknown form or name are passed over: kernels add some.
+///
+/// The kernel writes the text a few VMAs at a time and goes on at the last one's end: a VMA that has grown
+/// beyond it since is listed again, as a whole. The later one counts.
 pub fn parse(text: &str) -> Vec<RegionUsage> {
     let mut usages: Vec<RegionUsage> = Vec::new();
     for line in text.lines() {
@@ -80,6 +83,10 @@ pub fn parse(text: &str) -> Vec<RegionUsage> {
                 usage.pfn_mapped = flags.split(' ').any(|flag| flag == "pf");
             }
         } else if let Some(region) = maps::parse_line(line) {
+            let overlaps = |last: &RegionUsage| last.region.range.end_addr > region.range.start_addr;
+            while usages.last().is_some_and(overlaps) {
+                usages.pop();
+            }
             usages.push(RegionUsage::new(region));
         }
     }
@@ -139,6 +146,14 @@ VmFlags: rd wr sh mr mw me ms io pf de dd
         assert_eq!((usages[0].ksm_bytes, usages[1].ksm_bytes), (Some(8 << 10), None));
         assert_eq!((usages[1].hugetlb, usages[1].hugetlb_bytes), (true, 6 << 20));
         assert_eq!(usages.iter().map(|usage| usage.pfn_mapped).collect::<Vec<_>>(), [false, false, true]);
+    }
+
+    #[test]
+    fn a_vma_that_grew_while_the_text_was_written_counts_once() {
+        let text = "1000-2000 rw-p 0 00:00 0 \nRss: 4 kB\n2000-9000 rw-p 0 00:00 0 \nRss: 8 kB\n\
+                    2000-a000 rw-p 0 00:00 0 \nRss: 12 kB\nb000-c000 rw-p 0 00:00 0 \nRss: 4 kB\n";
+        let rss: Vec<u64> = parse(text).iter().map(|usage| usage.rss_bytes >> 10).collect();
+        assert_eq!(rss, [4, 12, 4]);
     }
 
     proptest! {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::address::PAGE_BYTES;
+
 /// Memory of a process that can be read and not written.
 ///
 /// Reads are not atomic: the target runs on. Whoever follows pointers checks what it read.
@@ -41,6 +43,34 @@ pub trait Memory {
         self.read_exact(addr, &mut bytes)?;
         Ok(bytes)
     }
+
+    /// Fills `buf` from `addr`, with zero where nothing can be read; says whether anything could be. Where
+    /// the reader can tell, a page that was never touched or is swapped out is not read either: reading
+    /// would have the kernel make or fetch it.
+    fn read_resident(&self, addr: u64, buf: &mut [u8]) -> bool {
+        fill_or_zero(self, addr, buf)
+    }
+}
+
+/// Fills `buf` from `addr`, with zero the pages that cannot be read; says whether any could be.
+pub fn fill_or_zero(memory: &(impl Memory + ?Sized), addr: u64, buf: &mut [u8]) -> bool {
+    if memory.read_exact(addr, buf).is_ok() {
+        return true;
+    }
+    buf.fill(0);
+    let mut is_anything_there = false;
+    let mut offset = 0;
+    while offset < buf.len() {
+        let Some(addr) = addr.checked_add(offset as u64) else { break };
+        let to_page_end = (PAGE_BYTES - addr % PAGE_BYTES) as usize;
+        let piece_end = buf.len().min(offset + to_page_end);
+        match memory.read_exact(addr, &mut buf[offset..piece_end]) {
+            Ok(()) => is_anything_there = true,
+            Err(_) => buf[offset..piece_end].fill(0),
+        }
+        offset = piece_end;
+    }
+    is_anything_there
 }
 
 /// A read of the target's memory that failed.

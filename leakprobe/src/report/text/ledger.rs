@@ -139,7 +139,7 @@ fn part_row(part: &ComponentRow) -> Row {
 /// The row's name, with the malloc that owns it; in a Go program C's heap is what cgo allocates.
 fn label(report: &Report, row: &ComponentRow) -> String {
     let is_go = report.target.runtime.kind == "go";
-    match &row.allocator {
+    match row.allocator.as_ref().filter(|_| row.id == Component::CHeapInUse) {
         Some(allocator) if is_go => format!("C heap (cgo, {allocator})"),
         Some(allocator) => format!("C heap ({allocator})"),
         None => row.label.to_owned(),

@@ -3,9 +3,9 @@
 //!
 //! Thread and main stacks are in it too, except `[stack]`; memory of files is not, even private.
 
-use crate::address::{AddrRange, PAGE_BYTES};
+use crate::address::AddrRange;
 use crate::target::maps::Region;
-use crate::target::memory::Memory;
+use crate::target::memory::{Memory, fill_or_zero};
 
 /// Private anonymous memory that is readable and writable, less what others own already.
 #[derive(Clone, Debug, Default)]
@@ -95,23 +95,10 @@ impl AnonymousMemory {
 }
 
 /// The `len_bytes` bytes from `start_addr`, zero where a page cannot be read: private anonymous memory that
-/// was never touched is zero, and a reader who must not touch it for the target refuses to read it.
+/// was never touched is zero.
 pub fn read_or_zero(memory: &dyn Memory, start_addr: u64, len_bytes: usize) -> Vec<u8> {
     let mut bytes = vec![0; len_bytes];
-    if memory.read_exact(start_addr, &mut bytes).is_ok() {
-        return bytes;
-    }
-    bytes.fill(0);
-    let mut offset = 0;
-    while offset < len_bytes {
-        let Some(addr) = start_addr.checked_add(offset as u64) else { break };
-        let to_page_end = (PAGE_BYTES - addr % PAGE_BYTES) as usize;
-        let end = len_bytes.min(offset + to_page_end);
-        if memory.read_exact(addr, &mut bytes[offset..end]).is_err() {
-            bytes[offset..end].fill(0);
-        }
-        offset = end;
-    }
+    fill_or_zero(memory, start_addr, &mut bytes);
     bytes
 }
 

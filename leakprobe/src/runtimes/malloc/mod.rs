@@ -1,8 +1,9 @@
-//! Allocators of C and C++ programs: which address ranges malloc took from the kernel.
+//! Allocators of C and C++ programs: which address ranges malloc took from the kernel, and what of them is in
+//! use.
 //!
-//! One file an allocator. They say who owns memory, not yet which of it is in use and which is free.
-//! The surprise: a claim of an allocator is never a whole region of /proc/PID/maps, because the kernel
-//! merges neighbouring anonymous mappings of different owners.
+//! One folder an allocator. The surprise: a claim of an allocator is never a whole region of /proc/PID/maps,
+//! because the kernel merges neighbouring anonymous mappings of different owners.
 
 pub mod anonymous;
+pub mod census;
 pub mod glibc;

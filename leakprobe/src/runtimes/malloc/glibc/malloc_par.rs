@@ -54,6 +54,13 @@ impl MallocPar {
         })
     }
 
+    /// Where malloc's part of the brk heap starts (`sbrk_base`): a static program keeps its first thread's
+    /// variables before it.
+    pub(super) fn sbrk_base_addr(&self, memory: &dyn Memory) -> Option<u64> {
+        let words = words_of(&memory.read_vec(self.addr, 8 * WORDS).ok()?);
+        Fields::parse(&words, self.n_mmaps_offset).map(|fields| fields.sbrk_base_addr)
+    }
+
     /// The totals as they are now.
     pub(super) fn totals(&self, memory: &dyn Memory) -> Option<MmappedTotals> {
         let words = words_of(&memory.read_vec(self.addr, 8 * WORDS).ok()?);

@@ -1,21 +1,31 @@
 //! glibc's malloc (ptmalloc): the brk heap, the arenas' heaps and the chunks with a mapping of their own.
 //!
-//! Answers which addresses malloc took from the kernel, as [`Component::CHeap`]; which of them are in use
-//! is a later question. Refuses heaps of another size than 64 MiB (the tunable `glibc.malloc.hugetlb=2`
-//! makes some) and aligned chunks whose mapping was moved by `mremap`. The surprise: no symbol is needed.
-//! `main_arena` and `mp_` are recognised by what they contain, because libc's symbol table is nearly
-//! always stripped and neither is exported.
+//! Answers which pages hold what the program has not freed, as [`Component::CHeapInUse`], and which hold nothing
+//! but what malloc keeps, as [`Component::CHeapFree`]; and counts the chunks. Refuses heaps of another size than
+//! 64 MiB (the tunable `glibc.malloc.hugetlb=2` makes some) and aligned chunks whose mapping was moved by
+//! `mremap`. The surprise: no symbol is needed. `main_arena` and `mp_` are recognised by what they contain,
+//! because libc's symbol table is nearly always stripped and neither is exported.
 //!
 //! Layouts: glibc `malloc/malloc.c` and `malloc/arena.c`, x86_64, 2.26 to 2.43; tried on Debian's 2.31, 2.36,
 //! 2.41 and 2.43, where the sums equalled those of `mallinfo2`.
 
 mod arena;
+mod cached;
 mod malloc_par;
 mod mmapped;
+mod pages;
+mod survey;
+mod tcache;
+mod walk;
+mod window;
 
+use self::arena::MainArena;
 use self::malloc_par::MallocPar;
+use self::survey::Survey;
+use self::walk::Bounds;
+use super::census::Census;
 use crate::address::AddrRange;
-use crate::claim::{Claim, Component, Evidence, Findings, Gap};
+use crate::claim::{Claim, Component, Evidence, Findings, Gap, Slack};
 use crate::runtimes::malloc::anonymous::{AnonymousMemory, read_or_zero, words_of};
 use crate::target::elf::ElfFile;
 use crate::target::maps::Region;
@@ -24,39 +34,62 @@ use crate::target::memory::Memory;
 /// A static executable's initialised data may be long; libc's own is 24 KiB.
 const MAX_DATA_BYTES: u64 = 16 << 20;
 
+/// No brk heap grows by more between two reads of a look.
+const BRK_ROOM_BYTES: u64 = 4 << 30;
+
 /// libc's .rodata is 150 KiB, a static executable's may be long.
 const MAX_RODATA_BYTES: u64 = 64 << 20;
 
-/// Claims what glibc's malloc holds.
+/// Claims what glibc's malloc holds, and counts it; no census where malloc was not found.
 ///
 /// `taken` lists what other runtimes own for certain (Go's heap and metadata, thread stacks, sanitizers,
 /// .bss), so that their contents are not taken for malloc's headers. `libc_data` are the addresses of the
 /// initialised writable data of libc, or of a static executable: see [`data_ranges`]. Without them only
-/// what proves itself is claimed.
-pub fn claims(
+/// what proves itself is claimed. `version` is a hint, as "2.36".
+pub fn read(
     memory: &dyn Memory,
     regions: &[Region],
     taken: &[AddrRange],
     libc_data: &[AddrRange],
-) -> Findings {
-    let mut findings = Findings::default();
+    version: Option<&str>,
+) -> (Findings, Option<Census>) {
     let mapped = AnonymousMemory::new(&not_named_by_others(regions), &[]);
     let anonymous = mapped.without(taken);
     let data: Vec<DataWords> = libc_data.iter().map(|range| DataWords::read(memory, *range)).collect();
     let main_arena = data.iter().find_map(|data| arena::find_main(memory, data));
-
-    let mut owned = brk_heap(regions, main_arena.as_ref(), &mut findings);
-    let heaps = arena::heaps(memory, &mapped, &anonymous, main_arena.as_ref());
-    owned.extend(heaps.iter().map(|heap| heap.range));
-    claim(&mut findings, heaps.iter().map(|heap| heap.range));
-    findings.gaps.extend(main_arena.as_ref().and_then(|main| main.gap(&heaps)));
-
     let brk_start_addr = regions.iter().find(|region| region.name == "[heap]").map(|r| r.range.start_addr);
     let malloc_par = data.iter().find_map(|data| MallocPar::find(data, brk_start_addr));
+
+    let mut survey = Survey::new(memory);
+    let mut others = Findings::default();
+    let mut owned = brk_heap(memory, regions, main_arena.as_ref(), malloc_par, &mut survey, &mut others);
+    let heaps = arena::heaps(memory, &mapped, &anonymous, main_arena.as_ref());
+    others.gaps.extend(main_arena.as_ref().and_then(|main| main.gap(&heaps)));
+    owned.extend(heaps.iter().map(|heap| heap.range));
+    for heap in &heaps {
+        survey.heap(heap.range, heap.arena, &|| heap.bounds(memory));
+    }
+    survey.take_back_cached(version.is_some_and(stores_plain_pointers));
+
     let (chunks, gap) = mmapped::chunks(memory, &anonymous.without(&owned), malloc_par.as_ref());
-    claim(&mut findings, chunks);
+    let (mut findings, mut census) = survey.finish();
+    for range in &chunks {
+        census.mapped.add(range.len_bytes());
+        census.by_size.add(range.len_bytes());
+        findings.slack.push(Slack { range: *range, dead_bytes: 0 });
+    }
+    findings.claims.extend(chunks.into_iter().map(|range| in_use(range, Evidence::Structure)));
+    findings.claims.append(&mut others.claims);
+    findings.gaps.append(&mut others.gaps);
     findings.gaps.extend(gap);
-    findings
+    let is_there = main_arena.is_some_and(|main| main.is_used()) || !heaps.is_empty();
+    (findings, is_there.then_some(census))
+}
+
+/// Before safe-linking.
+fn stores_plain_pointers(version: &str) -> bool {
+    let minor = version.strip_prefix("2.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+    minor.is_some_and(|minor| minor < 32)
 }
 
 /// The addresses where `main_arena` and `mp_` may lie: the initialised part of the writable segments of
@@ -106,30 +139,51 @@ fn not_named_by_others(regions: &[Region]) -> Vec<Region> {
     regions.iter().filter(|region| !named_by_others(region)).cloned().collect()
 }
 
-fn claim(findings: &mut Findings, ranges: impl IntoIterator<Item = AddrRange>) {
-    let claim = |range| Claim { range, component: Component::CHeap, evidence: Evidence::Structure };
-    findings.claims.extend(ranges.into_iter().map(claim));
+fn in_use(range: AddrRange, evidence: Evidence) -> Claim {
+    Claim { range, component: Component::CHeapInUse, evidence }
 }
 
-/// Claims the `[heap]` regions, and returns them. Another malloc may have used brk too (gperftools'
-/// tcmalloc does), so only the main arena's top inside proves that it is glibc's.
+/// Surveys the brk heap, and returns where it is. Another malloc may have used brk too (gperftools' tcmalloc
+/// does): only the main arena's top inside proves that it is glibc's. Else it is claimed by its name alone.
 fn brk_heap(
+    memory: &dyn Memory,
     regions: &[Region],
-    main_arena: Option<&arena::MainArena>,
-    findings: &mut Findings,
+    main_arena: Option<&MainArena>,
+    malloc_par: Option<MallocPar>,
+    survey: &mut Survey<'_>,
+    others: &mut Findings,
 ) -> Vec<AddrRange> {
-    let heap = || regions.iter().filter(|region| region.name == "[heap]").map(|region| region.range);
-    let is_glibc = main_arena.is_some_and(|main| heap().any(|range| range.contains(main.top_addr)));
-    let evidence = if is_glibc { Evidence::Structure } else { Evidence::Mapping };
-    findings.claims.extend(heap().map(|range| Claim { range, component: Component::CHeap, evidence }));
-    if let Some(main) = main_arena.filter(|main| !is_glibc && main.is_used()) {
-        findings.gaps.push(Gap {
+    let heap: Vec<AddrRange> =
+        regions.iter().filter(|region| region.name == "[heap]").map(|region| region.range).collect();
+    let glibcs = main_arena.filter(|main| heap.iter().any(|range| range.contains(main.top_addr)));
+    let hull = heap.first().zip(heap.last());
+    let hull = hull.and_then(|(first, last)| AddrRange::new(first.start_addr, last.end_addr));
+    if let (Some(main), Some(hull)) = (glibcs, hull) {
+        let base_addr = malloc_par.and_then(|par| par.sbrk_base_addr(memory));
+        let base_addr = base_addr.filter(|addr| hull.contains(*addr)).unwrap_or(hull.start_addr);
+        // The break may have moved on since the regions were listed.
+        let room = AddrRange { end_addr: hull.end_addr.saturating_add(BRK_ROOM_BYTES), ..hull };
+        survey.heap(hull, main.arena, &|| {
+            let end_addr = main.arena.top_addr(memory).filter(|addr| room.contains(*addr))?;
+            let first_addr = base_addr.next_multiple_of(16);
+            (first_addr <= end_addr).then_some(Bounds {
+                first_addr,
+                end_addr,
+                ends_in_top: true,
+                is_main: true,
+            })
+        });
+        return heap;
+    }
+    others.claims.extend(heap.iter().map(|range| in_use(*range, Evidence::Mapping)));
+    if let Some(main) = main_arena.filter(|main| main.is_used()) {
+        others.gaps.push(Gap {
             what: "the part of the C heap that malloc's main arena keeps outside the brk heap".to_owned(),
             why: format!("its top chunk is at {:#x}, outside [heap]", main.top_addr),
             bytes: Some(main.system_bytes),
         });
     }
-    heap().collect()
+    heap
 }
 
 /// The initialised data of libc, in 8-byte words.
@@ -203,8 +257,35 @@ mod tests {
         [AddrRange::with_len(LIBC_ADDR, 8 * words.len() as u64).unwrap()]
     }
 
+    fn claims(
+        memory: &dyn Memory,
+        regions: &[Region],
+        taken: &[AddrRange],
+        libc_data: &[AddrRange],
+    ) -> Findings {
+        read(memory, regions, taken, libc_data, None).0
+    }
+
+    /// What is claimed, neighbours made one.
     fn ranges(findings: &Findings) -> Vec<AddrRange> {
-        findings.claims.iter().map(|claim| claim.range).collect()
+        let mut joined: Vec<AddrRange> = Vec::new();
+        for claim in &findings.claims {
+            match joined.last_mut() {
+                Some(last) if last.end_addr == claim.range.start_addr => last.end_addr = claim.range.end_addr,
+                _ => joined.push(claim.range),
+            }
+        }
+        joined
+    }
+
+    /// `len_bytes` bytes with words at some places; at the others, zero.
+    fn piece(start_addr: u64, len_bytes: usize, words: &[(u64, u64)]) -> (u64, Vec<u8>) {
+        let mut bytes = vec![0; len_bytes];
+        for (addr, word) in words {
+            let offset = (addr - start_addr) as usize;
+            bytes[offset..offset + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        (start_addr, bytes)
     }
 
     #[test]
@@ -213,13 +294,22 @@ mod tests {
         for bins_offset in [112, 104, 24] {
             let mut words = vec![1, 2, 3, 4];
             words.extend(state(LIBC_ADDR + 32, bins_offset, BRK_ADDR + 0x100, LIBC_ADDR + 32, 0x2_1000));
-            let memory = Pieces(vec![(LIBC_ADDR, bytes_of(&words))]);
-            let findings = claims(&memory, std::slice::from_ref(&heap), &[], &libc_data(&words));
-            assert_eq!(
-                findings.claims,
-                [Claim { range: heap.range, component: Component::CHeap, evidence: Evidence::Structure }]
-            );
+            let chunks = [(BRK_ADDR + 8, 0x101), (BRK_ADDR + 0x108, 0x2_0f01)];
+            let memory = Pieces(vec![(LIBC_ADDR, bytes_of(&words)), piece(BRK_ADDR, 0x2_1000, &chunks)]);
+            let (findings, census) =
+                read(&memory, std::slice::from_ref(&heap), &[], &libc_data(&words), None);
+            let claim = |start_addr, end_addr, component| Claim {
+                range: range(BRK_ADDR + start_addr, BRK_ADDR + end_addr),
+                component,
+                evidence: Evidence::Structure,
+            };
+            let used = claim(0, 0x1000, Component::CHeapInUse);
+            assert_eq!(findings.claims, [used, claim(0x1000, 0x2_1000, Component::CHeapFree)]);
+            assert_eq!(findings.slack, [Slack { range: used.range, dead_bytes: 0xf00 }]);
             assert!(findings.gaps.is_empty());
+            let census = census.unwrap();
+            assert_eq!((census.live.chunks, census.live.bytes, census.top_bytes), (1, 0x100, 0x2_0f00));
+            assert_eq!((census.system_bytes, census.arenas), (0x2_1000, 1));
         }
     }
 
@@ -229,23 +319,37 @@ mod tests {
         // A main arena that was never used: top is the first bin's header.
         let unused = state(LIBC_ADDR, 112, LIBC_ADDR + 96, LIBC_ADDR, 0);
         let memory = Pieces(vec![(LIBC_ADDR, bytes_of(&unused))]);
-        let findings = claims(&memory, std::slice::from_ref(&heap), &[], &libc_data(&unused));
+        let (findings, census) = read(&memory, std::slice::from_ref(&heap), &[], &libc_data(&unused), None);
         assert_eq!(findings.claims[0].evidence, Evidence::Mapping);
-        assert!(findings.gaps.is_empty());
+        assert!(findings.gaps.is_empty() && findings.slack.is_empty() && census.is_none());
     }
 
-    /// An arena whose first heap lies in the middle of a merged region, and a later heap elsewhere.
+    /// An arena whose first heap lies in the middle of a merged region, and a later heap elsewhere. Both hold
+    /// one block in use.
     fn two_heaps(state_offset: u64) -> (Pieces, Vec<Region>, Vec<u64>) {
         let (first_addr, second_addr) = (HEAP_ADDR, HEAP_ADDR + (1 << 32));
         let arena_addr = first_addr + state_offset;
         let main = state(LIBC_ADDR, 112, BRK_ADDR + 0x100, arena_addr, 0x2_1000);
+        let chunk_addr = (arena_addr + 2200).next_multiple_of(16);
+        let close_addr = first_addr + 0x2_0000 - 16;
+        let mut first =
+            vec![(first_addr, arena_addr), (first_addr + 16, 0x2_0000), (first_addr + 24, 0x2_1000)];
+        first.extend([(chunk_addr + 8, (close_addr - chunk_addr) | 5), (close_addr + 8, 1)]);
         let arena = state(arena_addr, 112, second_addr + 0x200, LIBC_ADDR, 0x4_2000);
-        let first: Vec<u64> = [arena_addr, 0, 0x2_0000, 0x2_1000].into_iter().collect();
+        first
+            .extend(arena.into_iter().enumerate().map(|(index, word)| (arena_addr + 8 * index as u64, word)));
+        let second = [
+            (second_addr, arena_addr),
+            (second_addr + 8, first_addr),
+            (second_addr + 16, 0x2_1000),
+            (second_addr + 24, 0x2_1000),
+            (second_addr + state_offset + 8, (0x200 - state_offset) | 5),
+            (second_addr + 0x208, 0x2_0e01),
+        ];
         let memory = Pieces(vec![
             (LIBC_ADDR, bytes_of(&main)),
-            (first_addr, bytes_of(&first)),
-            (arena_addr, bytes_of(&arena)),
-            (second_addr, bytes_of(&[arena_addr, first_addr, 0x2_1000, 0x2_1000])),
+            piece(first_addr, 0x2_1000, &first),
+            piece(second_addr, 0x2_1000, &second),
         ]);
         let regions = vec![
             region(first_addr - 0x10_0000, first_addr + 0x2_1000, "rw-p", ""),
@@ -260,8 +364,14 @@ mod tests {
             let (memory, regions, main) = two_heaps(state_offset);
             let heaps = [range(HEAP_ADDR, HEAP_ADDR + 0x2_1000), regions[1].range];
             // With the main arena, and without: then the arena has to prove itself.
-            assert_eq!(ranges(&claims(&memory, &regions, &[], &libc_data(&main))), heaps);
-            assert_eq!(ranges(&claims(&memory, &regions, &[], &[])), heaps);
+            for data in [&libc_data(&main)[..], &[]] {
+                let (findings, census) = read(&memory, &regions, &[], data, None);
+                assert_eq!(ranges(&findings), heaps);
+                let census = census.unwrap();
+                assert_eq!((census.live.chunks, census.unread_bytes), (2, 0), "{:?}", findings.gaps);
+                let known_bytes = census.live.bytes + census.top_bytes + census.overhead_bytes;
+                assert_eq!(known_bytes, 0x2_0000 + 0x2_1000);
+            }
         }
     }
 
@@ -386,7 +496,10 @@ mod tests {
                 region(HEAP_ADDR - 0x1000, HEAP_ADDR + 0x8000, "rw-p", ""),
                 region(MAPPED_ADDR, MAPPED_ADDR + 0x8000, "rw-p", ""),
             ];
-            let likely = [0, 0x1002, 0x2002, HEAP_ADDR + 48, HEAP_ADDR, 0x1000, 0x2_0000, LIBC_ADDR, u64::MAX];
+            let likely = [
+                0, 0x21, 0x20, 0x291, 0x35, 0x1002, 0x2002, HEAP_ADDR + 48, HEAP_ADDR, 0x1000, 0x2_0000, LIBC_ADDR,
+                BRK_ADDR + 0x20, u64::MAX,
+            ];
             let memory = Noise { seed, pool: pool.into_iter().chain(likely).collect() };
             let data = [range(LIBC_ADDR, LIBC_ADDR + 0x3000)];
             let taken = [range(MAPPED_ADDR + 0x4000, MAPPED_ADDR + 0x5000)];
