@@ -40,6 +40,7 @@ pub fn base(comm: &str, exe: &str, runtime: RuntimeInfo) -> Report {
         heap_profile: HeapProfile::none(),
         heap_classes: Vec::new(),
         unaccounted: Unaccounted { bytes: None, growth: None, owner: None },
+        malloc: None,
         call_sites: Vec::new(),
         goroutines: Vec::new(),
         goroutine_totals: None,

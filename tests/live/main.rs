@@ -17,6 +17,7 @@ mod inside;
 mod kernel;
 mod lazily_freed;
 mod left_behind;
+mod malloc;
 mod moving;
 mod other_go;
 mod race_detector;

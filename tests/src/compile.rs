@@ -1,7 +1,7 @@
 //! Builds the workloads: `c/NAME` with gcc, `go/NAME` with a Go in the user's cache.
 //!
 //! The surprise: a name says how it is built. `go/race_*` has the race detector; `c/asan_NAME`, `c/tsan_NAME` and
-//! `c/lsan_NAME` are `c/NAME` with that sanitizer.
+//! `c/lsan_NAME` are `c/NAME` with that sanitizer, `c/static_NAME` is `c/NAME` linked statically.
 
 use std::fmt;
 use std::fs;
@@ -156,12 +156,12 @@ impl Recipe {
     fn c(program: &str) -> Self {
         let folder = sources().join("c");
         let mut compiler = gcc(&folder);
-        let sanitized = SANITIZERS.iter().find_map(|(prefix, flag)| {
+        let variant = VARIANTS.iter().find_map(|(prefix, flag)| {
             let source = program.strip_prefix(prefix)?;
             compiler.arg(flag);
             Some(source)
         });
-        let source = sanitized.unwrap_or(program);
+        let source = variant.unwrap_or(program);
         Self {
             sources: vec![folder.join("contract.h"), folder.join(source)],
             program: programs().join("c").join(program),
@@ -210,8 +210,12 @@ fn programs() -> PathBuf {
 }
 
 /// Prefixes of names, and what gcc is told then.
-const SANITIZERS: [(&str, &str); 3] =
-    [("asan_", "-fsanitize=address"), ("tsan_", "-fsanitize=thread"), ("lsan_", "-fsanitize=leak")];
+const VARIANTS: [(&str, &str); 4] = [
+    ("asan_", "-fsanitize=address"),
+    ("tsan_", "-fsanitize=thread"),
+    ("lsan_", "-fsanitize=leak"),
+    ("static_", "-static"),
+];
 
 fn gcc(folder: &Path) -> Command {
     let mut gcc = Command::new("gcc");

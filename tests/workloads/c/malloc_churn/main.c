@@ -48,8 +48,8 @@ int main(void)
             fail("start a thread");
     }
     pthread_barrier_wait(&filled);
-    answer("{\"workload\":\"c/malloc_churn\",\"most_live_bytes\":%lu}",
-           THREADS * (SLOTS * (MAX_BLOCK_BYTES + 32) + SLOTS * sizeof(void *)));
+    answer("{\"workload\":\"c/malloc_churn\",\"blocks\":%lu,\"most_live_bytes\":%lu}",
+           THREADS * SLOTS, THREADS * (SLOTS * (MAX_BLOCK_BYTES + 32) + SLOTS * sizeof(void *)));
     while (next_command(&command))
         answer("{}");
     return 0;

@@ -375,6 +375,68 @@ mod tests {
         }
     }
 
+    /// A brk heap with a thread's cache of one chunk, a fast bin of one, a free chunk, and two blocks in use.
+    /// `stored` says how a pointer looks at the address where it is stored.
+    fn heap_with_caches(stored: impl Fn(u64, u64) -> u64) -> (Pieces, Vec<u64>) {
+        let [cache, used, cached, fast, binned, last, top] =
+            [0, 0x290, 0x2e0, 0x330, 0x370, 0x2370, 0x23a0].map(|offset| BRK_ADDR + offset);
+        let mut main = state(LIBC_ADDR, 112, top, LIBC_ADDR, 0x5000);
+        main[4] = fast; // of chunks of 64 bytes
+        let words = [
+            (cache + 8, 0x291),
+            (cache + 16, 1 << 48), // one chunk of 80 bytes
+            (cache + 16 + 128 + 24, cached + 16),
+            (used + 8, 0x51),
+            (cached + 8, 0x51),
+            (cached + 16, stored(cached + 16, 0)),
+            (fast + 8, 0x41),
+            (fast + 16, stored(fast + 16, 0)),
+            (binned + 8, 0x2001),
+            (last, 0x2000),
+            (last + 8, 0x30),
+            (top + 8, (0x5000 - 0x23a0) | 1),
+        ];
+        (Pieces(vec![(LIBC_ADDR, bytes_of(&main)), piece(BRK_ADDR, 0x5000, &words)]), main)
+    }
+
+    #[test]
+    fn chunks_in_caches_are_free_however_their_pointers_are_stored() {
+        let heap = region(BRK_ADDR, BRK_ADDR + 0x5000, "rw-p", "[heap]");
+        let protected = heap_with_caches(|at, pointer| pointer ^ (at >> 12));
+        let plain = heap_with_caches(|_, pointer| pointer);
+        for (version, (memory, main)) in [(None, &protected), (Some("2.36"), &plain), (Some("2.31"), &plain)]
+        {
+            let (findings, census) =
+                read(memory, std::slice::from_ref(&heap), &[], &libc_data(main), version);
+            let census = census.unwrap();
+            let sums = [census.live, census.thread_cached, census.fast, census.binned];
+            assert_eq!(sums.map(|sum| sum.bytes), [0x290 + 0x50 + 0x30, 0x50, 0x40, 0x2000], "{version:?}");
+            assert_eq!(census.top_bytes, 0x5000 - 0x23a0);
+            let free: Vec<AddrRange> = findings
+                .claims
+                .iter()
+                .filter(|claim| claim.component == Component::CHeapFree)
+                .map(|claim| claim.range)
+                .collect();
+            let expected =
+                [range(BRK_ADDR + 0x1000, BRK_ADDR + 0x2000), range(BRK_ADDR + 0x3000, BRK_ADDR + 0x5000)];
+            assert_eq!((&free[..], &census.trimmable[..]), (&expected[..], &expected[..]));
+            assert!(findings.gaps.is_empty(), "{:?}", findings.gaps);
+        }
+    }
+
+    #[test]
+    fn where_chunks_cannot_be_followed_is_in_use_and_a_gap() {
+        let heap = region(BRK_ADDR, BRK_ADDR + 0x5000, "rw-p", "[heap]");
+        let (mut memory, main) = heap_with_caches(|at, pointer| pointer ^ (at >> 12));
+        memory.0[1].1[0x298..0x2a0].copy_from_slice(&0x7777_u64.to_le_bytes());
+        let (findings, census) = read(&memory, std::slice::from_ref(&heap), &[], &libc_data(&main), None);
+        // The chunk before it is not believed either; the next one that is, is the one after it.
+        assert_eq!(census.unwrap().unread_bytes, 0x2e0);
+        assert_eq!(findings.gaps.iter().map(|gap| gap.bytes).collect::<Vec<_>>(), [Some(0x2e0)]);
+        assert_eq!(findings.claims[0].range.end_addr, BRK_ADDR + 0x1000);
+    }
+
     #[test]
     fn a_heap_that_grew_since_the_regions_were_listed_is_claimed_as_far_as_listed() {
         let (memory, mut regions, main) = two_heaps(48);
