@@ -16,8 +16,8 @@ use crate::attribute::slack;
 use crate::claim::{Claim, Component, Evidence};
 use crate::look::Look;
 use crate::report::{
-    CallSite, ComponentRow, FAULTS, Frame, GoroutineGroup, GoroutineTotals, Malloc, Rss, SMALLER_SITES, ThreadRow,
-    Unaccounted,
+    CallSite, ComponentRow, FAULTS, Frame, GoroutineGroup, GoroutineTotals, Malloc, Rss, SMALLER_SITES,
+    ThreadRow, Unaccounted,
 };
 use crate::runtimes::code::CodeRoles;
 use crate::runtimes::go::goroutines::Goroutines;

@@ -123,6 +123,12 @@ fn a_ledger_that_does_not_balance() {
 }
 
 #[test]
+fn freed_memory_that_malloc_keeps() {
+    check_text(&reports::retained(), 80, expect_file!["expect/retained_80.txt"]);
+    check(&reports::retained(), Format::Json, &plain(80), expect_file!["expect/retained.json"]);
+}
+
+#[test]
 fn goroutines_many_and_few() {
     let mut report = reports::goroutine_leak();
     check_text(&report, 80, expect_file!["expect/goroutines_80.txt"]);

@@ -6,7 +6,14 @@ const MIB: u64 = 1 << 20;
 
 fn holding(component: Component, rss_mib: u64, growth_kib: Option<i64>) -> Holding<'static> {
     let growth_bytes = growth_kib.map(|kib| kib << 10);
-    Holding { component, rss_bytes: rss_mib * MIB, growth_bytes, lazy_free_bytes: Some(0), allocator: None }
+    Holding {
+        component,
+        rss_bytes: rss_mib * MIB,
+        growth_bytes,
+        lazy_free_bytes: Some(0),
+        allocator: None,
+        slack_bytes: None,
+    }
 }
 
 fn facts(holdings: Vec<Holding<'_>>) -> Facts<'_> {
@@ -28,7 +35,7 @@ fn each_grower_has_its_finding_and_only_it() {
     let expected = [
         (Component::GoHeapInUse, "go-heap-growth"),
         (Component::GoMmap, "go-mmap-growth"),
-        (Component::CHeapInUse, "c-heap-growth"),
+        (Component::CHeapInUse, "c-heap-leak"),
         (Component::CMmap, "c-mmap-growth"),
         (Component::ThreadStacks, "thread-stacks"),
         (Component::FileMapped, "file-backed"),
@@ -55,6 +62,57 @@ fn an_idle_heap_is_no_leak() {
         holding(Component::GoHeapInUse, 40, Some(6 << 10)),
     ]);
     assert_eq!(ids(&reused), [""; 0]);
+}
+
+fn blocks(growth_kib: Option<i64>, trimmable_mib: u64) -> Option<MallocFacts> {
+    Some(MallocFacts {
+        in_use_growth_bytes: growth_kib.map(|kib| kib << 10),
+        in_use_growth_blocks: growth_kib.map(|kib| kib * 5),
+        trimmable_bytes: trimmable_mib * MIB,
+        top_grower: growth_kib.map(|kib| SizeGrowth { size_bytes: 208, blocks: kib * 4, bytes: kib << 10 }),
+    })
+}
+
+#[test]
+fn blocks_that_are_not_freed_are_told_from_those_malloc_keeps() {
+    let mut leak = facts(vec![
+        holding(Component::CHeapInUse, 90, Some(20 << 10)),
+        holding(Component::CHeapFree, 2, Some(0)),
+    ]);
+    leak.malloc = blocks(Some(20 << 10), 2);
+    assert_eq!(ids(&leak), ["c-heap-leak"]);
+    let expected = "102,400 blocks more are in use, 20,480 KiB, most of it in 81,920 of up to 208 B";
+    assert!(diagnose(&leak)[0].evidence.contains(&expected.to_owned()), "{:?}", diagnose(&leak));
+    // The same pages, and hardly more blocks on them: malloc spreads them.
+    leak.malloc = blocks(Some(200), 2);
+    assert_eq!(ids(&leak), ["c-heap-retention"]);
+    // Blocks take the place of freed ones.
+    let mut reused = facts(vec![
+        holding(Component::CHeapInUse, 60, Some(6 << 10)),
+        holding(Component::CHeapFree, 40, Some(-(6 << 10))),
+    ]);
+    reused.malloc = blocks(Some(6 << 10), 30);
+    assert_eq!(ids(&reused), [""; 0]);
+}
+
+#[test]
+fn a_peak_that_is_over_leaves_free_pages_or_scattered_blocks() {
+    let mut peak_is_over =
+        facts(vec![holding(Component::CHeapInUse, 7, Some(0)), holding(Component::CHeapFree, 290, Some(0))]);
+    peak_is_over.malloc = blocks(Some(0), 290);
+    assert_eq!(ids(&peak_is_over), ["c-heap-retention"]);
+    assert!(diagnose(&peak_is_over)[0].summary.contains("kept by malloc"));
+    let mut scattered = facts(vec![
+        Holding { slack_bytes: Some(250 * MIB), ..holding(Component::CHeapInUse, 290, Some(0)) },
+        holding(Component::CHeapFree, 7, Some(0)),
+    ]);
+    scattered.malloc = blocks(Some(0), 7);
+    let finding = &diagnose(&scattered)[0];
+    assert_eq!(
+        (finding.id, finding.bytes, finding.owner),
+        ("c-heap-retention", 257 * MIB, Component::CHeapInUse)
+    );
+    assert!(finding.summary.contains("blocks in use on its pages"));
 }
 
 #[test]
@@ -121,7 +179,7 @@ fn causes_come_by_growth_and_the_limit_after_them() {
         holding(Component::GoHeapInUse, 50, Some(30 << 10)),
     ]);
     both.cgroup = Some(Limit { current_bytes: 150 * MIB, limit_bytes: 512 * MIB });
-    assert_eq!(ids(&both), ["go-heap-growth", "c-heap-growth", "cgroup-limit"]);
+    assert_eq!(ids(&both), ["go-heap-growth", "c-heap-leak", "cgroup-limit"]);
     assert!(diagnose(&both)[2].summary.contains("full in 91 seconds"));
 }
 

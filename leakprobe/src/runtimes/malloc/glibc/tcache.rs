@@ -33,6 +33,8 @@ const FORMS: [Form; 3] = [
 /// Lists of chunks of one size each: 32, 48, … Those behind them hold a range of sizes.
 const SMALL_LISTS: usize = 64;
 const HEADER_BYTES: u64 = 16;
+/// A chunk's contents reach into the header of the next one.
+const LEAST_OVERHEAD_BYTES: u64 = 8;
 const MAX_BYTES: usize = 0x300;
 
 /// A list of cached chunks.
@@ -61,7 +63,7 @@ pub(super) fn lists(window: &Window<'_>, chunk_addr: u64) -> Vec<List> {
     let Some(form) = FORMS.iter().find(|form| form.chunk_bytes == chunk_bytes) else { return Vec::new() };
     let mut bytes = [0; MAX_BYTES];
     let Some(contents_addr) = chunk_addr.checked_add(HEADER_BYTES) else { return Vec::new() };
-    window.copy(contents_addr, &mut bytes[..(form.chunk_bytes - HEADER_BYTES) as usize]);
+    window.copy(contents_addr, &mut bytes[..(form.chunk_bytes - LEAST_OVERHEAD_BYTES) as usize]);
     form.lists_in(&bytes).unwrap_or_default()
 }
 
@@ -131,7 +133,10 @@ mod tests {
             let (counts, firsts) = filled(FORMS[form].lists, empty, full);
             let bytes = cache(each_bytes, &counts, &firsts);
             assert_eq!(FORMS[form].lists_in(&bytes).unwrap(), expected);
-            assert_eq!(bytes.len().next_multiple_of(16) as u64 + 16, FORMS[form].chunk_bytes);
+            assert_eq!(
+                (bytes.len() as u64 + LEAST_OVERHEAD_BYTES).next_multiple_of(16),
+                FORMS[form].chunk_bytes
+            );
         }
     }
 
