@@ -1,11 +1,11 @@
 //! Reports as the pipeline would hand them over, one function a situation.
 
-use crate::heap;
+use crate::{heap, malloc};
 use leakprobe::claim::{Component, Evidence};
 use leakprobe::diagnose::diagnose;
 use leakprobe::report::{
-    Blocks, BlocksGrowth, CallSite, Events, Frame, GoroutineGroup, GoroutineTotals, GoroutinesStarted,
-    HeapProfile, Malloc, OutsideRss, Probe, Report, RuntimeInfo, SizeClass, ThreadRow, Tracing, Unaccounted,
+    CallSite, Events, Frame, GoroutineGroup, GoroutineTotals, GoroutinesStarted, HeapProfile, OutsideRss,
+    Probe, Report, RuntimeInfo, ThreadRow, Tracing, Unaccounted,
 };
 
 use crate::parts::{KIB, MIB, base, gap, go, lost, native, outside, row, settle, site, with_company};
@@ -27,7 +27,7 @@ pub fn all() -> [Report; 15] {
         goroutine_leak(),
         heap::leak(),
         heap::snapshot(),
-        retained(),
+        malloc::retained(),
     ]
 }
 
@@ -208,39 +208,6 @@ pub fn native_leak() -> Report {
     report.call_sites = vec![leak, library_site, unwound_badly, nameless];
     report.outside_rss = outside(900 * MIB, None);
     report.outside_rss.cgroup = report.outside_rss.cgroup.map(with_company);
-    settle(&mut report);
-    report
-}
-
-/// A server after its peak: most of what it had is freed and with malloc.
-pub fn retained() -> Report {
-    let mut report = base("ingestd", "/opt/ingest/bin/ingestd", native());
-    report.components = vec![
-        row(Component::CHeapFree, 290 * MIB, Some(0), Evidence::Structure),
-        row(Component::CHeapInUse, 7 * MIB, Some(0), Evidence::Structure),
-        row(Component::FileLibs, 2 * MIB, Some(0), Evidence::Mapping),
-    ];
-    for malloc_row in &mut report.components[..2] {
-        malloc_row.allocator = Some("glibc 2.36".to_owned());
-    }
-    report.components[1].slack = Some(2 * MIB);
-    let blocks = |blocks, bytes| Blocks { blocks, bytes };
-    report.malloc = Some(Malloc {
-        arenas: 1,
-        system: 297 * MIB,
-        in_use: blocks(23_424, 4_872_192),
-        in_use_growth: Some(BlocksGrowth::default()),
-        thread_cached: blocks(7, 1456),
-        binned: blocks(366, 306 * MIB),
-        trimmable: 290 * MIB,
-        sizes: vec![SizeClass {
-            size: 208,
-            blocks: 23_424,
-            bytes: 4_872_192,
-            growth: Some(BlocksGrowth::default()),
-        }],
-        ..Malloc::default()
-    });
     settle(&mut report);
     report
 }
