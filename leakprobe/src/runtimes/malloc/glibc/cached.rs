@@ -153,8 +153,11 @@ impl<'a> Pages<'a> {
 
     /// Reads a page, or all of its block where the last one was near.
     fn read(&mut self, page_addr: u64) {
-        self.bytes.resize(KEPT_PAGES * PAGE_BYTES as usize, 0);
-        self.kept_addrs.resize(KEPT_PAGES, u64::MAX);
+        if self.bytes.is_empty() {
+            // Allocated as zeroes, so that only what is read to becomes resident.
+            self.bytes = vec![0; KEPT_PAGES * PAGE_BYTES as usize];
+            self.kept_addrs = vec![u64::MAX; KEPT_PAGES];
+        }
         let is_near = page_addr.abs_diff(self.last_read_addr) <= BLOCK_BYTES;
         self.last_read_addr = page_addr;
         let len_bytes = if is_near { BLOCK_BYTES } else { PAGE_BYTES };
