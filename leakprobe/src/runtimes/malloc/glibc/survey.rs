@@ -11,7 +11,7 @@ use super::pages::PageUses;
 use super::tcache;
 use super::walk::{Bounds, Pass, Walk};
 use super::window::Window;
-use crate::address::AddrRange;
+use crate::address::{AddrRange, PAGE_BYTES};
 use crate::claim::{Claim, Component, Evidence, Findings, Gap, Slack};
 use crate::runtimes::malloc::census::Census;
 use crate::target::memory::Memory;
@@ -143,6 +143,9 @@ impl<'a> Survey<'a> {
         let system_bytes = arena.system_bytes(self.memory).unwrap_or(0);
         let top_bytes = self.window.peek(end_addr).chunk_bytes().min(system_bytes);
         let top_end_addr = end_addr.saturating_add(top_bytes);
+        if !top_end_addr.is_multiple_of(PAGE_BYTES) {
+            return; // the top has moved on, and blocks lie here now
+        }
         self.census.top_bytes += top_bytes;
         if bounds.is_main {
             // Somebody else moved the break on.
@@ -236,7 +239,7 @@ impl Walked {
             findings.claims.extend(range.map(|range| Claim { range, component, evidence }));
         }
         // Full pages apart from others: those may not be resident, and then hold no less.
-        let kind_of = |live_bytes| (live_bytes > 0, live_bytes == crate::address::PAGE_BYTES);
+        let kind_of = |live_bytes| (live_bytes > 0, live_bytes == PAGE_BYTES);
         for (range, (is_in_use, _), live_bytes) in self.pages.runs(|page| kind_of(page.live_bytes())) {
             if is_in_use {
                 findings
