@@ -36,7 +36,7 @@ pub fn report(
     end: &Look,
 ) -> Report {
     let uname = rustix::system::uname();
-    let allocator = runtimes.glibc_version.as_ref().map(|version| format!("glibc {version}"));
+    let allocator = runtimes.allocator();
     let components = account.rows(allocator.as_deref());
     Report {
         schema: SCHEMA,

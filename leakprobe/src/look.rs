@@ -7,6 +7,7 @@ use crate::attribute::mappings;
 use crate::claim::{Claim, Evidence, Gap, Slack};
 use crate::runtimes::Runtimes;
 use crate::runtimes::go::{HeapProfile, SizeClass};
+use crate::runtimes::malloc::anonymous::AnonymousMemory;
 use crate::runtimes::malloc::census::Census;
 use crate::runtimes::managed;
 use crate::runtimes::sanitizer::{RaceCounts, native};
@@ -50,12 +51,18 @@ pub fn look(target: &Target, modules: &[Module], runtimes: &Runtimes) -> Result<
     let read = runtimes.read(&ResidentMemory(target), modules, &regions, &snapshot.threads);
     claims.extend(read.findings.claims);
     claims.extend(native::claims(target, modules, &regions, &proven(&claims)).claims);
+    let replacement = runtimes.replacement.map(|replacement| {
+        let free = AnonymousMemory::new(&regions, &proven(&claims));
+        replacement.claims(&ResidentMemory(target), modules, &regions, &free)
+    });
+    let replacement = replacement.unwrap_or_default();
+    claims.extend(replacement.claims);
     // What nobody has proven is offered to the runtimes that are only recognised.
     let managed = managed::claims(target, modules, &regions, &proven(&claims), &snapshot.runs);
     claims.extend(managed.claims);
     let mut gaps = std::mem::take(&mut snapshot.gaps);
-    gaps.extend(read.findings.gaps.into_iter().chain(managed.gaps));
-    let slack = read.findings.slack.into_iter().chain(managed.slack).collect();
+    gaps.extend(read.findings.gaps.into_iter().chain(managed.gaps).chain(replacement.gaps));
+    let slack = read.findings.slack.into_iter().chain(managed.slack).chain(replacement.slack).collect();
     Ok(Some(Look {
         snapshot,
         claims,

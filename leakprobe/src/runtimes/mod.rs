@@ -12,6 +12,7 @@ use self::go::code::GoCode;
 use self::go::{GoRuntime, HeapProfile, SizeClass};
 use self::malloc::census::Census;
 use self::malloc::glibc;
+use self::malloc::replacement::Replacement;
 use self::sanitizer::RaceCounts;
 use self::threads::ThreadStack;
 use crate::address::AddrRange;
@@ -33,6 +34,8 @@ pub struct Runtimes {
     race_file: Option<FileId>,
     /// Version of glibc: "2.36".
     pub glibc_version: Option<String>,
+    /// The allocator that took malloc's place, where one did.
+    pub replacement: Option<Replacement>,
     /// Whether the executable has no symbol table; `None` where it could not be opened.
     pub exe_is_stripped: Option<bool>,
     /// Where glibc's `main_arena` may lie.
@@ -86,7 +89,14 @@ impl Runtimes {
         let libc_data =
             c_library.map_or_else(Vec::new, |module| glibc::data_ranges(&module.elf, module.load_bias));
         let exe_is_stripped = exe.map(|exe| !exe.elf.has_symbol_table());
-        (Self { go, build, race_file, glibc_version, exe_is_stripped, libc_data }, gaps)
+        let replacement = Replacement::find(modules);
+        (Self { go, build, race_file, glibc_version, replacement, exe_is_stripped, libc_data }, gaps)
+    }
+
+    /// The C heap's allocator: "glibc 2.36", or what took its place.
+    pub fn allocator(&self) -> Option<String> {
+        let glibc = self.glibc_version.as_ref().map(|version| format!("glibc {version}"));
+        self.replacement.map(|replacement| replacement.name().to_owned()).or(glibc)
     }
 
     /// Whether the target has Go code built with -race.

@@ -1,5 +1,5 @@
-//! What every machine of a developer has, and a fresh one may lack: a C compiler, and a machine inside the
-//! machine for other kernels.
+//! What every machine of a developer has, and a fresh one may lack: a C compiler, allocators to preload, and a
+//! machine inside the machine for other kernels.
 
 use super::Need;
 use crate::command::{ask, find_program};
@@ -33,7 +33,28 @@ pub(super) fn missing() -> Vec<Need> {
             elsewhere: "a static busybox, from the machine's package manager".to_owned(),
         });
     }
+    needs.extend(allocators());
     needs
+}
+
+/// Libraries that the tests preload, and Debian's packages of them.
+const ALLOCATORS: [(&str, &str); 3] = [
+    ("libjemalloc.so.2", "libjemalloc2"),
+    ("libtcmalloc_minimal.so.4", "libtcmalloc-minimal4"),
+    ("libmimalloc.so.2", "libmimalloc2.0"),
+];
+
+fn allocators() -> Option<Need> {
+    let known = ask("ldconfig", &["-p"]).unwrap_or_default();
+    let missing = ALLOCATORS.iter().filter(|(library, _)| !known.contains(library));
+    let packages: Vec<String> = missing.map(|(_, package)| (*package).to_owned()).collect();
+    (!packages.is_empty()).then(|| Need {
+        what: "jemalloc, tcmalloc and mimalloc".to_owned(),
+        why: "which the tests preload in malloc's place",
+        packages,
+        then: None,
+        elsewhere: "the three libraries, from the machine's package manager".to_owned(),
+    })
 }
 
 /// A dynamic busybox would need a C library beside it in the test machine.

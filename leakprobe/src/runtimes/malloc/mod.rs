@@ -7,3 +7,5 @@
 pub mod anonymous;
 pub mod census;
 pub mod glibc;
+mod jemalloc;
+pub mod replacement;
