@@ -19,7 +19,7 @@ use crate::target::memory::Memory;
 const LEVEL_WORDS: u64 = 1 << 18;
 const LEAF_SPAN_BYTES: u64 = LEVEL_WORDS * PAGE_BYTES;
 /// A leaf's word: slab, head and state below a descriptor's address, above them the size class.
-const DESCRIPTOR_MASK: u64 = (1 << 48) - 1 & !(DESCRIPTOR_BYTES - 1);
+const DESCRIPTOR_MASK: u64 = ((1 << 48) - 1) & !(DESCRIPTOR_BYTES - 1);
 /// `EDATA_ALIGNMENT`, and no less than a descriptor.
 const DESCRIPTOR_BYTES: u64 = 128;
 /// .bss that is searched for the tree.
@@ -296,7 +296,7 @@ mod tests {
         let slab = u64::from(free_blocks.is_some());
         let bits = slab << 12 | state << 17 | class << 20 | free_blocks.unwrap_or(0) << 28;
         let mut bytes: Vec<u8> =
-            [bits, addr, pages * PAGE_BYTES | 5].iter().flat_map(|word| word.to_le_bytes()).collect();
+            [bits, addr, (pages * PAGE_BYTES) | 5].iter().flat_map(|word| word.to_le_bytes()).collect();
         bytes.resize(DESCRIPTOR_BYTES as usize, 0);
         bytes
     }
