@@ -1,7 +1,7 @@
-//! Allocators that take the place of the C library's: linked, preloaded, or static where the executable exports
-//! them. jemalloc is divided; of the others it is said that they are not.
+//! Allocators that take the place of the C library's: linked, preloaded, or static where the executable's
+//! symbols tell. jemalloc is divided; of the others it is said that they are not.
 //!
-//! Told by what they export. The surprise: without a look into its structures nothing proves whose a mapping
+//! The surprise: without a look into its structures nothing proves whose a mapping
 //! is, so what is claimed for those is a guess by place and size, marked as one, and weaker than any stack.
 
 use super::anonymous::AnonymousMemory;
@@ -45,8 +45,12 @@ impl Replacement {
 
     fn of(module: &Module) -> Option<Self> {
         let is_known = |name: &str| SYMBOLS.iter().any(|(symbol, _)| *symbol == name);
-        let exported = module.elf.exported(is_known).ok()?;
-        let found = SYMBOLS.iter().find(|(symbol, _)| exported.iter().any(|other| other.name == *symbol));
+        let mut names = module.elf.exported(is_known).unwrap_or_default();
+        if module.is_exe {
+            // Linked into the executable, it need not be exported.
+            names.extend(module.elf.symbols(is_known).unwrap_or_default());
+        }
+        let found = SYMBOLS.iter().find(|(symbol, _)| names.iter().any(|other| other.name == *symbol));
         found.map(|(_, replacement)| *replacement)
     }
 
