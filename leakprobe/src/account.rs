@@ -16,8 +16,8 @@ use crate::attribute::slack;
 use crate::claim::{Claim, Component, Evidence};
 use crate::look::Look;
 use crate::report::{
-    CallSite, ComponentRow, FAULTS, Frame, GoroutineGroup, GoroutineTotals, Malloc, Rss, SMALLER_SITES,
-    ThreadRow, Unaccounted,
+    CallSite, ComponentRow, FAULTS, Frame, GoroutineGroup, GoroutineTotals, Malloc, Rss, RssCounters,
+    SMALLER_SITES, ThreadRow, Unaccounted,
 };
 use crate::runtimes::code::CodeRoles;
 use crate::runtimes::go::goroutines::Goroutines;
@@ -136,6 +136,14 @@ impl Account {
             swap: end.usages.iter().map(|usage| usage.swap_bytes).sum(),
             lazy_free: end.usages.iter().map(|usage| usage.lazy_free_bytes).sum(),
             huge: end.usages.iter().map(|usage| usage.huge_bytes).sum(),
+            moved: end.moved_bytes,
+            counters: RssCounters {
+                rss: end.status.rss_bytes,
+                anon: end.status.anon_bytes,
+                file: end.status.file_bytes,
+                shmem: end.status.shmem_bytes,
+                difference: end.status.rss_bytes.map(|bytes| signed(bytes, self.end.rss_bytes)),
+            },
         }
     }
 

@@ -4,8 +4,8 @@ use leakprobe::claim::{Component, Evidence, Gap};
 use leakprobe::diagnose::diagnose;
 use leakprobe::report::{
     CallSite, CgroupMemory, ComponentRow, Events, FAULTS, Frame, HeapProfile, Host, LostRow, Member, Others,
-    OutsideRss, Probe, Report, Rss, RuntimeInfo, SCHEMA, TargetInfo, ThreadRow, Tool, Tracing, Unaccounted,
-    Window,
+    OutsideRss, Probe, Report, Rss, RssCounters, RuntimeInfo, SCHEMA, TargetInfo, ThreadRow, Tool, Tracing,
+    Unaccounted, Window,
 };
 
 pub const KIB: u64 = 1 << 10;
@@ -34,7 +34,7 @@ pub fn base(comm: &str, exe: &str, runtime: RuntimeInfo) -> Report {
             ended: None,
         },
         window: Window { started_at: "2026-08-21T12:00:00Z".to_owned(), seconds: 10.004 },
-        rss: Rss { start: None, end: 0, growth: None, peak: None, swap: 0, lazy_free: 0, huge: 0 },
+        rss: Rss::default(),
         components: Vec::new(),
         residual: 0,
         heap_profile: HeapProfile::none(),
@@ -74,7 +74,8 @@ pub fn settle(report: &mut Report) {
     let end = report.components.iter().map(|row| row.rss).sum();
     let growth: Option<i64> = report.components.iter().map(|row| row.growth).sum();
     let start = growth.and_then(|growth| end_minus(end, growth));
-    report.rss = Rss { start, end, growth, peak: Some(end + MIB), swap: 0, lazy_free: 0, huge: 0 };
+    let counters = RssCounters { rss: Some(end), difference: Some(0), ..RssCounters::default() };
+    report.rss = Rss { start, end, growth, peak: Some(end + MIB), counters, ..Rss::default() };
     if let Some(heap) = report.components.iter().find(|row| row.id == Component::GoHeapInUse) {
         let growth = growth.zip(heap.growth).map(|(all, heap)| all - heap);
         let owner = report.components.iter().map(|row| row.id).find(|id| *id != Component::GoHeapInUse);

@@ -41,7 +41,7 @@ pub fn snapshot(start: &Snapshot, recording: &Recording) -> Snapshot {
         });
     }
     runs.sort_by_key(|run| run.range);
-    Snapshot { usages, runs, status: start.status, threads: start.threads.clone(), gaps: Vec::new() }
+    Snapshot { usages, runs, status: start.status, threads: start.threads.clone(), ..Snapshot::default() }
 }
 
 /// What the report says of such a snapshot.

@@ -1,8 +1,8 @@
 //! The ledger: claims weighed against each other, and the resident bytes of a snapshot divided among
 //! the winners.
 //!
-//! A VMA with one owner is counted with the kernel's own figures; one with several, page by page. The
-//! two readings are milliseconds apart, and what they differ by is the residual.
+//! A VMA with one owner is counted with the kernel's own figures; one with several, page by page. Where
+//! the two readings of a VMA that holds still differ, what they differ by is the residual.
 
 use std::collections::BTreeMap;
 

@@ -157,7 +157,8 @@ mod tests {
         let can_see = File::open("/proc/kpageflags").is_ok_and(|flags| flags.read_at(&mut [0; 8], 0).is_ok());
         let memory = HalfFreed::new();
         let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let usages = super::super::smaps::parse(&smaps);
+        let mut usages = Vec::new();
+        super::super::smaps::parse(&smaps, &mut usages);
         let mut runs = vec![PageRun { range: memory.range(), residency: Residency::Resident }];
         mark(&pagemap, &usages, &mut runs);
         let total: u64 = runs.iter().map(|run| run.range.len_bytes()).sum();

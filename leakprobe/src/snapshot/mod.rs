@@ -1,10 +1,12 @@
 //! Which memory is resident now: every VMA with the kernel's own figures, and every resident page.
 //!
-//! Two reads that follow each other within milliseconds: /proc/PID/smaps for the figures by VMA, then
-//! the page map for the pages. What changes in between shows in the residual, and nowhere else.
+//! Of each VMA two reads, one right after the other: /proc/PID/smaps for its figures, then the page map for the
+//! pages. Where they differ because memory comes and goes, the pages decide; where they differ and nothing
+//! moves, that is in the residual, and nowhere else.
 
 mod lazy_free;
 mod pagemap;
+mod reading;
 mod resident;
 mod smaps;
 
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 pub use self::pagemap::{PageRun, Residency};
+use self::reading::Reading;
 pub use self::resident::ResidentMemory;
 pub use self::smaps::RegionUsage;
 use crate::address::AddrRange;
@@ -30,6 +33,9 @@ pub struct Snapshot {
     pub status: Status,
     /// Its threads.
     pub threads: Vec<Thread>,
+    /// What came or went between the kernel's figures of a VMA and its pages, all VMAs together. `usages` go by
+    /// the pages there.
+    pub moved_bytes: u64,
     /// What could not be read.
     pub gaps: Vec<Gap>,
 }
@@ -47,50 +53,45 @@ impl Snapshot {
         let resident = common.filter(|(run, _)| run.residency != Residency::Swapped);
         resident.map(|(_, common)| common.len_bytes()).sum()
     }
-
-    /// By how much the two reads disagree over what is resident.
-    fn torn_bytes(&self) -> u64 {
-        let resident = self.runs.iter().filter(|run| run.residency != Residency::Swapped);
-        resident.map(|run| run.range.len_bytes()).sum::<u64>().abs_diff(self.rss_bytes())
-    }
 }
 
-/// Reads that disagree by more than this part of the RSS are tried again.
+/// Readings in which more than this part of the RSS is told differently by figures and pages are tried again.
 const TORN_PART: u64 = 500;
 /// How often at most, and only where a try is this quick: reading holds up the target's own mappings.
 const TRIES: u32 = 4;
 const QUICK: Duration = Duration::from_millis(50);
 
-/// Takes a snapshot; of some tries, where memory came or went between the two reads, the most consistent
-/// one. `None` where the address space is gone, by exit or exec.
+/// Takes a snapshot; of some tries, where memory came or went while it was read, the most consistent one.
+/// `None` where the address space is gone, by exit or exec.
 ///
 /// # Errors
 /// Where /proc/PID/smaps cannot be read.
 pub fn take(target: &Target) -> Result<Option<Snapshot>> {
-    let mut best: Option<Snapshot> = None;
+    let mut best: Option<(Reading, Status)> = None;
     for _ in 0..TRIES {
         let started = Instant::now();
-        let Some(snapshot) = take_once(target)? else { return Ok(None) };
-        let torn_bytes = snapshot.torn_bytes();
-        let is_good = torn_bytes <= snapshot.rss_bytes() / TORN_PART || started.elapsed() > QUICK;
-        if best.as_ref().is_none_or(|best| torn_bytes < best.torn_bytes()) {
-            best = Some(snapshot);
+        let before = target.status();
+        let reading = reading::read(target)?;
+        if reading.usages.iter().all(|usage| usage.region.is_kernel_special()) {
+            return Ok(None);
+        }
+        let is_good = reading.torn_bytes() <= reading.rss_bytes() / TORN_PART || started.elapsed() > QUICK;
+        if best.as_ref().is_none_or(|(best, _)| reading.torn_bytes() < best.torn_bytes()) {
+            let status = nearest(before, target.status(), reading.rss_bytes());
+            best = Some((reading, status));
         }
         if is_good {
             break;
         }
     }
-    Ok(best)
+    let Some((reading, status)) = best.filter(|_| !target.has_exited()) else { return Ok(None) };
+    let Reading { usages, mut runs, moved_bytes, gaps, .. } = reading;
+    lazy_free::mark(target.pagemap(), &usages, &mut runs);
+    Ok(Some(Snapshot { usages, runs, status, threads: target.threads(), moved_bytes, gaps }))
 }
 
-fn take_once(target: &Target) -> Result<Option<Snapshot>> {
-    let text = target.smaps_text()?;
-    let usages = smaps::parse(&text);
-    if usages.iter().all(|usage| usage.region.is_kernel_special()) {
-        return Ok(None);
-    }
-    let (mut runs, gaps) = pagemap::read(target.pagemap(), &usages);
-    lazy_free::mark(target.pagemap(), &usages, &mut runs);
-    let snapshot = Snapshot { usages, runs, status: target.status(), threads: target.threads(), gaps };
-    Ok((!target.has_exited()).then_some(snapshot))
+/// Of the statuses before and after a reading, the one whose RSS is nearer to what was read.
+fn nearest(before: Status, after: Status, rss_bytes: u64) -> Status {
+    let distance = |status: &Status| status.rss_bytes.map_or(u64::MAX, |bytes| bytes.abs_diff(rss_bytes));
+    if distance(&before) < distance(&after) { before } else { after }
 }

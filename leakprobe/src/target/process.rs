@@ -74,13 +74,22 @@ pub struct Thread {
 pub struct Status {
     /// VmHWM, the highest RSS so far.
     pub peak_rss_bytes: Option<u64>,
-    /// VmRSS.
+    /// VmRSS, as the kernel's counters say.
     pub rss_bytes: Option<u64>,
+    /// RssAnon, RssFile and RssShmem, which VmRSS adds up.
+    pub anon_bytes: Option<u64>,
+    /// See `anon_bytes`.
+    pub file_bytes: Option<u64>,
+    /// See `anon_bytes`.
+    pub shmem_bytes: Option<u64>,
     /// VmPTE, the page tables.
     pub page_table_bytes: Option<u64>,
     /// Threads.
     pub threads: Option<u64>,
 }
+
+/// Room for a piece of /proc/PID/smaps: a record with the longest path takes some 5 KiB.
+const SMAPS_PIECE_BYTES: usize = 64 << 10;
 
 /// A process, held by a pidfd and by open files of its address space.
 pub struct Target {
@@ -176,18 +185,24 @@ impl Target {
         matches!(poll(&mut fds, Some(&at_once)), Ok(ready) if ready > 0)
     }
 
-    /// The text of /proc/PID/smaps. Empty after an exit or an exec.
+    /// Hands /proc/PID/smaps to `visit` in the pieces in which the kernel yields it: some whole records each, read
+    /// under one hold of the address space's lock (Linux `fs/seq_file.c`, `seq_read_iter`: what fits in a page).
+    /// No pieces after an exit or an exec.
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub fn smaps_text(&self) -> Result<String> {
+    pub fn smaps_pieces(&self, mut visit: impl FnMut(&str)) -> Result<()> {
         let mut file = &self.smaps;
         file.rewind().context("rewind /proc/PID/smaps")?;
-        let mut bytes = Vec::new();
-        match file.read_to_end(&mut bytes) {
-            Ok(_) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(String::new()),
-            Err(error) => Err(error).with_context(|| format!("read /proc/{}/smaps", self.pid())),
+        let mut piece = vec![0; SMAPS_PIECE_BYTES];
+        loop {
+            match file.read(&mut piece) {
+                Ok(0) => return Ok(()),
+                Ok(len) => visit(&String::from_utf8_lossy(&piece[..len])),
+                Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).with_context(|| format!("read /proc/{}/smaps", self.pid())),
+            }
         }
     }
 
@@ -341,10 +356,14 @@ fn parse_status(text: &str) -> Status {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
         line.split_whitespace().next()?.parse().ok()
     };
+    let bytes = |name| number(name)?.checked_mul(1024);
     Status {
-        peak_rss_bytes: number("VmHWM").map(|kib| kib * 1024),
-        rss_bytes: number("VmRSS").map(|kib| kib * 1024),
-        page_table_bytes: number("VmPTE").map(|kib| kib * 1024),
+        peak_rss_bytes: bytes("VmHWM"),
+        rss_bytes: bytes("VmRSS"),
+        anon_bytes: bytes("RssAnon"),
+        file_bytes: bytes("RssFile"),
+        shmem_bytes: bytes("RssShmem"),
+        page_table_bytes: bytes("VmPTE"),
         threads: number("Threads"),
     }
 }

@@ -9,12 +9,16 @@ use std::io;
 use super::cgroup;
 use super::headline::is_snapshot;
 use super::layout::{Page, Paint};
-use super::units::{GLUE, count, counted, size, size_or_unknown};
+use super::units::{GLUE, change, count, counted, size, size_or_unknown};
 use crate::claim::Gap;
 use crate::report::{Report, TargetInfo, Tracing};
 
 /// Gaps shown; JSON has all of them.
 const GAPS_MAX: usize = 8;
+
+/// From here on, and from this part of the RSS, what the kernel's counters are off by is told.
+const COUNTERS_OFF_MIN_BYTES: u64 = 1 << 20;
+const COUNTERS_OFF_MIN_PART: u64 = 100;
 
 /// Writes the block.
 pub fn write(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
@@ -74,6 +78,7 @@ fn beside_rss(report: &Report) -> Vec<String> {
     if report.rss.lazy_free > 0 {
         sentences.push(format!("{} of it are freed already (MADV_FREE).", size(report.rss.lazy_free)));
     }
+    sentences.extend(counters_off(report));
     if report.rss.swap > 0 {
         sentences.push(format!("{} more are swapped out.", size(report.rss.swap)));
     }
@@ -88,6 +93,20 @@ fn beside_rss(report: &Report) -> Vec<String> {
         sentences.push(format!("Outside RSS: {}.", kernel.join(", ")));
     }
     sentences
+}
+
+/// The kernel's counters, where they are far off: whoever has RSS from elsewhere has it from them.
+fn counters_off(report: &Report) -> Option<String> {
+    let (counted, difference) = (report.rss.counters.rss?, report.rss.counters.difference?);
+    let is_large = difference.unsigned_abs() > COUNTERS_OFF_MIN_BYTES
+        && difference.unsigned_abs() > report.rss.end / COUNTERS_OFF_MIN_PART;
+    is_large.then(|| {
+        let by = change(difference);
+        format!(
+            "The kernel's counter says {} (VmRSS, {by}): it is rough, or the process moved.",
+            size(counted)
+        )
+    })
 }
 
 fn gaps(page: &mut Page<'_>, gaps: &[Gap]) -> io::Result<()> {
