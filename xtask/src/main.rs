@@ -72,6 +72,9 @@ enum Verb {
         /// How often each side is measured, in alternation
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
+        /// Measure this and nothing else
+        #[arg(value_enum)]
+        only: Option<bench::Part>,
     },
 }
 
@@ -95,6 +98,6 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Bless => bless::run(),
         Verb::Codegen { check: true } => codegen::check(),
         Verb::Codegen { check: false } => codegen::write(),
-        Verb::Bench { rounds } => bench::run(rounds),
+        Verb::Bench { rounds, only } => bench::run(rounds, only),
     }
 }

@@ -6,6 +6,7 @@ use rangemap::RangeSet;
 use crate::address::{AddrRange, PAGE_BYTES};
 use crate::claim::Gap;
 use crate::snapshot::{PageRun, RegionUsage, Residency, Snapshot};
+use crate::target::Status;
 use crate::target::maps::Region;
 use crate::trace::recording::{Mapping, Recording};
 
@@ -41,7 +42,10 @@ pub fn snapshot(start: &Snapshot, recording: &Recording) -> Snapshot {
         });
     }
     runs.sort_by_key(|run| run.range);
-    Snapshot { usages, runs, status: start.status, threads: start.threads.clone(), ..Snapshot::default() }
+    // What the kernel counted then is no check on this.
+    let counted =
+        Status { rss_bytes: None, anon_bytes: None, file_bytes: None, shmem_bytes: None, ..start.status };
+    Snapshot { usages, runs, status: counted, threads: start.threads.clone(), ..Snapshot::default() }
 }
 
 /// What the report says of such a snapshot.

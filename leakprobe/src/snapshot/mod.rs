@@ -55,9 +55,8 @@ impl Snapshot {
     }
 }
 
-/// Readings in which more than this part of the RSS is told differently by figures and pages are tried again.
-const TORN_PART: u64 = 500;
-/// How often at most, and only where a try is this quick: reading holds up the target's own mappings.
+/// How often an inconsistent reading is tried again at most, and only where a try is this quick: reading holds up
+/// the target's own mappings.
 const TRIES: u32 = 4;
 const QUICK: Duration = Duration::from_millis(50);
 
@@ -75,7 +74,7 @@ pub fn take(target: &Target) -> Result<Option<Snapshot>> {
         if reading.usages.iter().all(|usage| usage.region.is_kernel_special()) {
             return Ok(None);
         }
-        let is_good = reading.torn_bytes() <= reading.rss_bytes() / TORN_PART || started.elapsed() > QUICK;
+        let is_good = reading.is_consistent() || started.elapsed() > QUICK;
         if best.as_ref().is_none_or(|(best, _)| reading.torn_bytes() < best.torn_bytes()) {
             let status = nearest(before, target.status(), reading.rss_bytes());
             best = Some((reading, status));

@@ -1,8 +1,8 @@
 //! One reading of every VMA: what the kernel counts in it, and at once which of its pages are there.
 //!
 //! The kernel yields /proc/PID/smaps some records at a time, and lets the process map and unmap between them.
-//! So the pages of these records are read before the next ones: microseconds later, where nothing comes in
-//! between. Something does: whoever waits to unmap gets the lock first when the kernel lets go of it, and
+//! So the pages are read after some records each, and before the next ones: microseconds later, where nothing comes
+//! in between. Something does: whoever waits to unmap gets the lock first when the kernel lets go of it, and
 //! sixteen megabytes are gone in between; and a heap grows while it is walked. So where the two figures of a VMA
 //! differ, it is looked at again. If it has moved since, it was moving, and its pages decide: RSS and rows
 //! then go by the same walk over the page tables. Where it holds still and they differ, the kernel counts
@@ -20,6 +20,14 @@ use super::smaps::{self, RegionUsage};
 use crate::address::AddrRange;
 use crate::claim::Gap;
 use crate::target::Target;
+
+/// What is let pass: figures and pages differ by less than this part of the RSS.
+const TORN_PART: u64 = 500;
+
+/// So many VMAs, or so much resident memory in them, are read before their pages are: one piece at a time would
+/// take the address space's lock twice as often as `cat smaps` does, from whoever wants to map.
+const BATCH_VMAS: usize = 64;
+const BATCH_BYTES: u64 = 4 << 20;
 
 /// Every VMA with its pages, at about one time each.
 #[derive(Default)]
@@ -43,11 +51,27 @@ pub struct Reading {
 pub fn read(target: &Target) -> Result<Reading> {
     let mut reading = Reading::default();
     let mut reader = Reader::new(target.pagemap());
-    let mut records = Vec::new();
+    let mut batch = Vec::new();
     target.smaps_pieces(|piece| {
-        smaps::parse(piece, &mut records);
-        reading.add(&mut records, &mut reader);
+        let known = batch.len();
+        smaps::parse(piece, &mut batch);
+        // The last of the batch is shown again: what was to be read of it is read before that.
+        let is_shown_again = batch.get(known).zip(batch[..known].last()).is_some_and(
+            |(next, last): (&RegionUsage, &RegionUsage)| {
+                last.region.range.end_addr > next.region.range.start_addr
+            },
+        );
+        if is_shown_again {
+            let rest = batch.split_off(known);
+            reading.add(&mut batch, &mut reader);
+            batch = rest;
+        }
+        if batch.len() >= BATCH_VMAS || batch.iter().map(|usage| usage.rss_bytes).sum::<u64>() >= BATCH_BYTES
+        {
+            reading.add(&mut batch, &mut reader);
+        }
     })?;
+    reading.add(&mut batch, &mut reader);
     reading.settle(target, &mut reader);
     Ok(reading)
 }
@@ -63,7 +87,12 @@ impl Reading {
         self.usages.iter().zip(&self.paged_bytes).map(|(usage, paged)| usage.rss_bytes.abs_diff(*paged)).sum()
     }
 
-    /// Adds the VMAs of one piece, and leaves `records` empty.
+    /// Whether they differ by no more than is let pass.
+    pub fn is_consistent(&self) -> bool {
+        self.torn_bytes() <= self.rss_bytes() / TORN_PART
+    }
+
+    /// Adds the VMAs of some pieces, and leaves `records` empty.
     fn add(&mut self, records: &mut Vec<RegionUsage>, reader: &mut Reader<'_>) {
         if let Some(usage) = records.first() {
             self.make_room(usage.region.range.start_addr);
@@ -116,7 +145,7 @@ impl Reading {
         for index in moving {
             self.settle_one(index);
         }
-        if still.is_empty() {
+        if self.is_consistent() {
             return;
         }
         // One that is unmapped by now holds still, too.

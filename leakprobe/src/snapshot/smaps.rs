@@ -85,13 +85,13 @@ pub fn parse(text: &str, usages: &mut Vec<RegionUsage>) {
     }
 }
 
-/// "Rss:                 132 kB", in bytes. A VMA's head line never ends in " kB" after a colon-ended
-/// first word, for its first word is a range of addresses.
+/// "Rss:                 132 kB", in bytes. A VMA's head line begins with its address, in small letters. Of a
+/// process with many VMAs there are millions of these lines.
 fn parse_figure(line: &str) -> Option<(&str, u64)> {
-    let (name, rest) = line.split_once(':')?;
-    let kib = rest.strip_suffix(" kB")?.trim_start();
-    let bytes = kib.parse::<u64>().ok()?.checked_mul(1024)?;
-    (!name.contains('-')).then_some((name, bytes))
+    let is_name = line.as_bytes().first()?.is_ascii_uppercase();
+    let name_len = line.as_bytes().iter().position(|byte| *byte == b':').filter(|_| is_name)?;
+    let kib = line.get(name_len + 1..)?.strip_suffix(" kB")?.trim_ascii_start();
+    Some((line.get(..name_len)?, kib.parse::<u64>().ok()?.checked_mul(1024)?))
 }
 
 #[cfg(test)]

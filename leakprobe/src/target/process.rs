@@ -198,7 +198,11 @@ impl Target {
         loop {
             match file.read(&mut piece) {
                 Ok(0) => return Ok(()),
-                Ok(len) => visit(&String::from_utf8_lossy(&piece[..len])),
+                // Nearly always it is text, and to find that out is quicker than to repair it.
+                Ok(len) => match std::str::from_utf8(&piece[..len]) {
+                    Ok(text) => visit(text),
+                    Err(_) => visit(&String::from_utf8_lossy(&piece[..len])),
+                },
                 Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error).with_context(|| format!("read /proc/{}/smaps", self.pid())),

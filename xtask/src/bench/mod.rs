@@ -5,6 +5,7 @@
 //! is a figure about that machine.
 
 mod machine;
+mod mappings;
 mod requests;
 mod storm;
 mod watcher;
@@ -16,14 +17,35 @@ use anyhow::{Context, Result};
 use crate::command::{build_leakprobe, ensure_root};
 use crate::setup;
 
-pub(crate) fn run(rounds: u32) -> Result<()> {
+/// What can be measured by itself.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// The request rate of a Go service
+    Requests,
+    /// A storm of page faults
+    Storm,
+    /// Reading 60,000 mappings
+    Mappings,
+}
+
+/// Measures one part, or all of them.
+pub(crate) fn run(rounds: u32, only: Option<Part>) -> Result<()> {
     ensure_root("bench", "leakprobe, perf and bpftrace watch another process")?;
     setup::run(setup::Releases::Newest)?;
     setup::bench_tools();
     let leakprobe = build_leakprobe()?;
-    requests::run(&leakprobe, rounds)?;
-    println!();
-    storm::run(&leakprobe, rounds)
+    let parts = [Part::Requests, Part::Storm, Part::Mappings];
+    for (index, part) in parts.into_iter().filter(|part| only.is_none_or(|only| only == *part)).enumerate() {
+        if index > 0 {
+            println!();
+        }
+        match part {
+            Part::Requests => requests::run(&leakprobe, rounds)?,
+            Part::Storm => storm::run(&leakprobe, rounds)?,
+            Part::Mappings => mappings::run(&leakprobe, rounds)?,
+        }
+    }
+    Ok(())
 }
 
 /// Shows a line that is not finished yet.
