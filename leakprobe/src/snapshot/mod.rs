@@ -10,9 +10,10 @@ mod reading;
 mod resident;
 mod smaps;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
+use rustix::time::{ClockId, clock_gettime};
 
 pub use self::pagemap::{PageRun, Residency};
 use self::reading::Reading;
@@ -55,8 +56,8 @@ impl Snapshot {
     }
 }
 
-/// How often an inconsistent reading is tried again at most, and only where a try is this quick: reading holds up
-/// the target's own mappings.
+/// How often an inconsistent reading is tried again at most, and only where a try takes this little time of the
+/// processor: so long the target's own mappings are held up. On a busy machine much more may pass by the clock.
 const TRIES: u32 = 4;
 const QUICK: Duration = Duration::from_millis(50);
 
@@ -68,13 +69,13 @@ const QUICK: Duration = Duration::from_millis(50);
 pub fn take(target: &Target) -> Result<Option<Snapshot>> {
     let mut best: Option<(Reading, Status)> = None;
     for _ in 0..TRIES {
-        let started = Instant::now();
+        let started = cpu_time();
         let before = target.status();
         let reading = reading::read(target)?;
         if reading.usages.iter().all(|usage| usage.region.is_kernel_special()) {
             return Ok(None);
         }
-        let is_good = reading.is_consistent() || started.elapsed() > QUICK;
+        let is_good = reading.is_consistent() || cpu_time().saturating_sub(started) > QUICK;
         if best.as_ref().is_none_or(|(best, _)| reading.torn_bytes() < best.torn_bytes()) {
             let status = nearest(before, target.status(), reading.rss_bytes());
             best = Some((reading, status));
@@ -87,6 +88,12 @@ pub fn take(target: &Target) -> Result<Option<Snapshot>> {
     let Reading { usages, mut runs, moved_bytes, gaps, .. } = reading;
     lazy_free::mark(target.pagemap(), &usages, &mut runs);
     Ok(Some(Snapshot { usages, runs, status, threads: target.threads(), moved_bytes, gaps }))
+}
+
+/// Time of the processor that this thread has used.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// Of the statuses before and after a reading, the one whose RSS is nearer to what was read.
