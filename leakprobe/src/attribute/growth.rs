@@ -75,7 +75,8 @@ pub fn claims_from_stacks(
     claims
 }
 
-/// Within one VMA: each touched page by its toucher, and the rest by them if they agree.
+/// Within one VMA: each touched page by its toucher, one whose stack was not kept by the touched pages on either
+/// side if they agree, and the rest by all of them if they agree.
 fn claims_by_touch(
     region: AddrRange,
     owners: &Owners,
@@ -86,12 +87,22 @@ fn claims_by_touch(
     let mut claims = Vec::new();
     for (part, _) in owners.within(region).into_iter().filter(|(_, owner)| owner.evidence == Evidence::None) {
         let mut seen: Vec<Component> = Vec::new();
+        let mut before: Option<Component> = None;
+        let mut without_stack: Vec<AddrRange> = Vec::new();
         for (addr, holder) in recording.touched(part) {
-            let Some(stack) = holder.stack else { continue };
-            let component = *by_stack.entry(stack).or_insert_with(|| component_of(stack));
-            let (Some(component), Some(range)) = (component, AddrRange::with_len(addr, PAGE_BYTES)) else {
+            let Some(range) = AddrRange::with_len(addr, PAGE_BYTES) else { continue };
+            let Some(stack) = holder.stack else {
+                without_stack.push(range);
                 continue;
             };
+            let component = *by_stack.entry(stack).or_insert_with(|| component_of(stack));
+            let between = without_stack.drain(..);
+            if let Some(component) = component.filter(|_| before == component) {
+                let claim = |range| Claim { range, component, evidence: Evidence::Neighbour };
+                claims.extend(between.map(claim));
+            }
+            before = component;
+            let Some(component) = component else { continue };
             if !seen.contains(&component) {
                 seen.push(component);
             }
@@ -182,6 +193,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::trace::decode::{Event, What};
+    use crate::trace::recording::Unwound;
 
     fn runs(pages: &[bool]) -> Vec<PageRun> {
         let mut runs: Vec<PageRun> = Vec::new();
@@ -193,6 +206,39 @@ mod tests {
             }
         }
         runs
+    }
+
+    #[test]
+    fn a_page_without_a_stack_is_its_neighbours_if_they_agree() {
+        let unwound = |addr| Unwound { addrs: vec![addr], truncated: false };
+        let mut recording = Recording::new(0, None);
+        // C's code is at 1, Go's at 2; two pages have no stack.
+        for (page, code_addr) in
+            [(16, Some(1)), (17, None), (18, Some(1)), (19, Some(2)), (20, None), (21, Some(1))]
+        {
+            let what = What::Fault { addr: page * PAGE_BYTES, by_kernel: false };
+            let event = Event { what, time_ns: page, entered_ns: page, stack_weight: 1, stack: None };
+            recording.take(&event, code_addr.map(unwound));
+        }
+        let range = AddrRange::with_len(16 * PAGE_BYTES, 6 * PAGE_BYTES).unwrap();
+        let component_of = |stack: u32| {
+            let first = recording.stack(stack).code_addrs().next();
+            Some(if first == Some(1) { Component::CMmap } else { Component::GoMmap })
+        };
+        let owners = Owners::weigh(&claims_by_touch(range, &Owners::default(), &recording, &component_of));
+        let found: Vec<_> = (16..22).map(|page| owners.at(page * PAGE_BYTES)).collect();
+        assert_eq!(
+            found.iter().map(|owner| owner.component).collect::<Vec<_>>(),
+            [
+                Component::CMmap,
+                Component::CMmap,
+                Component::CMmap,
+                Component::GoMmap,
+                Component::AnonUnknown,
+                Component::CMmap,
+            ]
+        );
+        assert_eq!(found[1].evidence, Evidence::Neighbour);
     }
 
     proptest! {

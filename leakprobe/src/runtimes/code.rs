@@ -109,8 +109,9 @@ pub fn go_role(name: &str) -> Role {
         return Role::GoCopy;
     }
     let in_runtime = ["runtime.", "runtime/", "internal/runtime/", "internal/bytealg.", "gogo", "callRet"];
-    let is_call =
-        name.starts_with("internal/runtime/syscall.") || name.starts_with("runtime/internal/syscall.");
+    // Its path has changed twice, in Go 1.23 and 1.26.
+    let calls = ["internal/runtime/syscall/linux.", "internal/runtime/syscall.", "runtime/internal/syscall."];
+    let is_call = calls.iter().any(|prefix| name.starts_with(prefix));
     match in_runtime.iter().any(|prefix| name.starts_with(prefix)) {
         true if is_call => Role::GoCopy, // a system call made for whoever called
         true => Role::GoRuntime,
@@ -153,6 +154,7 @@ mod tests {
         assert_eq!(go_role("runtime.mallocgc"), Role::GoRuntime);
         assert_eq!(go_role("runtime.memclrNoHeapPointers"), Role::GoCopy);
         assert_eq!(go_role("internal/runtime/syscall.Syscall6"), Role::GoCopy);
+        assert_eq!(go_role("internal/runtime/syscall/linux.Syscall6"), Role::GoCopy);
         assert_eq!(go_role("syscall.mmap"), Role::GoCode);
         assert_eq!(go_role("main.leak"), Role::GoCode);
     }
