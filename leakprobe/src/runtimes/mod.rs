@@ -7,6 +7,8 @@ pub mod managed;
 pub mod sanitizer;
 pub mod threads;
 
+use std::collections::BTreeSet;
+
 use self::code::{CodeRoles, Role, go_role};
 use self::go::code::GoCode;
 use self::go::{GoRuntime, HeapProfile, SizeClass};
@@ -49,6 +51,9 @@ pub struct Reading {
     pub findings: Findings,
     /// Threads' stacks.
     pub stacks: Vec<ThreadStack>,
+    /// Ids of the threads that the Go runtimes know of, in the target's own PID namespace; `None` where there is no
+    /// Go, or some list of them could not be read.
+    pub go_threads: Option<BTreeSet<i32>>,
     /// What the race detector counts of itself, where it was found.
     pub race_counts: Option<RaceCounts>,
     /// What Go's own heap profile would show; `None` where it could not be read.
@@ -146,7 +151,10 @@ impl Runtimes {
             let remainder = sanitizer::remainder(regions, &findings.claims);
             findings.claims.extend(remainder);
         }
-        Reading { findings, stacks, race_counts, heap_profile, size_classes, malloc }
+        let go_threads = self.go.iter().map(|go| go.thread_ids(memory)).collect::<Result<Vec<_>, _>>();
+        let go_threads = go_threads.ok().filter(|all| !all.is_empty());
+        let go_threads = go_threads.map(|all| all.into_iter().flatten().collect());
+        Reading { findings, stacks, go_threads, race_counts, heap_profile, size_classes, malloc }
     }
 
     /// The roles of the target's code; `race_text` is [`Self::race_text`].

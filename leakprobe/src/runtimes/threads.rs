@@ -2,12 +2,14 @@
 //!
 //! A pthread's descriptor (`struct pthread`, the TCB) lies at the top of its stack, points at itself and
 //! holds the thread's id. Refuses threads without one: musl's, and those of a Go program without cgo, whose
-//! stacks are in the Go heap. Stacks of threads that exited, which glibc keeps for reuse, are not looked for.
-//! The surprise: one descriptor found leads to all others, because glibc links them in a list; so a stack
+//! stacks are in the Go heap; and alternate signal stacks, which nothing but the kernel knows of. Stacks of threads
+//! that exited, which glibc keeps for reuse, are found by [`exited`]. The surprise: one descriptor found leads to all others, because glibc links them in a list; so a stack
 //! that the kernel merged with its neighbours is found too.
 //!
 //! Layout: glibc `nptl/descr.h`, x86_64; tried on 2.31, 2.36, 2.41 and 2.43. No offset is believed unless the
 //! values agree.
+
+mod exited;
 
 use std::ops::Range;
 
@@ -50,10 +52,12 @@ const MAX_STACK_BYTES: u64 = 64 << 30;
 /// A thread and its stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThreadStack {
-    /// Thread id, in the target's own PID namespace.
-    pub tid: i32,
+    /// Thread id, in the target's own PID namespace; `None` of a thread that has exited.
+    pub tid: Option<i32>,
     /// The stack, with thread-local storage and descriptor at its top, without the guard page.
     pub range: AddrRange,
+    /// What lies below it and nobody may touch; `None` where nothing says.
+    pub guard_bytes: Option<u64>,
 }
 
 /// Finds the threads' stacks and claims them.
@@ -69,14 +73,19 @@ pub fn stacks(
     let mut stacks: Vec<ThreadStack> = Vec::new();
     let mut findings = Findings::default();
     if let Some(main) = regions.iter().find(|region| region.name == "[stack]") {
-        stacks.push(ThreadStack { tid: main_tid, range: main.range });
+        stacks.push(ThreadStack { tid: Some(main_tid), range: main.range, guard_bytes: None });
         findings.claims.push(claim(main.range, Evidence::Mapping));
     }
     let mut search = Search::new(memory, regions, main_tid, tids);
     search.tops_of_regions();
     for tcb in &search.found {
-        let Some(range) = stack_range(tcb, regions) else { continue };
-        stacks.push(ThreadStack { tid: tcb.tid, range });
+        let Some((range, guard_bytes)) = stack_range(tcb, regions) else { continue };
+        stacks.push(ThreadStack { tid: Some(tcb.tid), range, guard_bytes });
+        findings.claims.push(claim(range, Evidence::Structure));
+    }
+    let living: Vec<AddrRange> = stacks.iter().map(|stack| stack.range).collect();
+    for (range, guard_bytes) in exited::stacks(&search, &living, tids) {
+        stacks.push(ThreadStack { tid: None, range, guard_bytes: Some(guard_bytes) });
         findings.claims.push(claim(range, Evidence::Structure));
     }
     // None found is no gap: then libc is not glibc, or threads' stacks are Go's.
@@ -117,6 +126,8 @@ struct Search<'a> {
     found: Vec<Tcb>,
     /// Where `tid` lies, once a descriptor told.
     tid_offset: Option<usize>,
+    /// Nodes of the list that no descriptor is around: its head.
+    heads: Vec<u64>,
 }
 
 impl<'a> Search<'a> {
@@ -124,7 +135,7 @@ impl<'a> Search<'a> {
         let mut wanted: Vec<i32> = tids.iter().copied().filter(|tid| *tid > 0 && *tid != main_tid).collect();
         wanted.sort_unstable();
         wanted.dedup();
-        Self { memory, regions, wanted, found: Vec::new(), tid_offset: None }
+        Self { memory, regions, wanted, found: Vec::new(), tid_offset: None, heads: Vec::new() }
     }
 
     /// Looks below the ends of regions, those that follow a guard page first, until no thread is wanted.
@@ -199,8 +210,9 @@ impl<'a> Search<'a> {
         // One node in the list is its head, in ld.so; it has links and no descriptor around it.
         for _ in 0..self.wanted.len() + self.found.len() + 1 {
             let Some(node_addr) = next_addr.filter(|addr| *addr != first_node_addr) else { return };
-            if let Some(tcb) = node_addr.checked_sub(list_offset).and_then(|addr| self.tcb_at(addr)) {
-                self.take(tcb);
+            match node_addr.checked_sub(list_offset).and_then(|addr| self.tcb_at(addr)) {
+                Some(tcb) => self.take(tcb),
+                None => self.heads.push(node_addr),
             }
             next_addr = self.memory.read_u64(node_addr).ok();
         }
@@ -229,32 +241,38 @@ fn word(bytes: &[u8], offset: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(offset..)?.get(..8)?.try_into().ok()?))
 }
 
-/// The stack below `tcb`: as the descriptor says, else from the guard page to the region's end.
-fn stack_range(tcb: &Tcb, regions: &[Region]) -> Option<AddrRange> {
+/// The stack below `tcb`, and the length of its guard where that is known: as the descriptor says, else from the
+/// guard page to the region's end.
+fn stack_range(tcb: &Tcb, regions: &[Region]) -> Option<(AddrRange, Option<u64>)> {
     let index = regions.iter().position(|region| region.range.contains(tcb.addr))?;
     let holder = regions[index].range;
-    let mut offsets = std::iter::once(STACK_BLOCK_OFFSET).chain(STACK_BLOCK_OFFSETS.step_by(8));
-    match offsets.find_map(|offset| stated_stack(tcb, offset)) {
+    match stack_block_offsets().find_map(|offset| stated_stack(tcb.addr, &tcb.bytes, offset)) {
         // Somebody may have split the stack's mapping: what is not mapped with the descriptor is not claimed.
-        Some(stated) => stated.intersection(&holder),
-        None => (has_guard(regions, index) && is_top(tcb, holder)).then_some(holder),
+        Some((stated, guard_bytes)) => Some((stated.intersection(&holder)?, Some(guard_bytes))),
+        None => (has_guard(regions, index) && is_top(tcb.addr, holder)).then_some((holder, None)),
     }
 }
 
-/// `stackblock`, `stackblock_size` and `guardsize` at `offset`, where they describe memory `tcb` is at the
-/// top of. A stack that the program brought along has no guard and need not be aligned.
-fn stated_stack(tcb: &Tcb, offset: usize) -> Option<AddrRange> {
-    let (block_addr, block_bytes) = (tcb.word(offset)?, tcb.word(offset + 8)?);
-    let guard_bytes = tcb.word(offset + 16)?;
+/// Where `stackblock` may lie, the likeliest place first.
+fn stack_block_offsets() -> impl Iterator<Item = usize> {
+    std::iter::once(STACK_BLOCK_OFFSET).chain(STACK_BLOCK_OFFSETS.step_by(8))
+}
+
+/// `stackblock`, `stackblock_size` and `guardsize` at `offset`, where they describe memory that the descriptor at
+/// `tcb_addr` is at the top of: the stack, and its guard's length. A stack that the program brought along has no
+/// guard and need not be aligned.
+fn stated_stack(tcb_addr: u64, bytes: &[u8], offset: usize) -> Option<(AddrRange, u64)> {
+    let (block_addr, block_bytes) = (word(bytes, offset)?, word(bytes, offset + 8)?);
+    let guard_bytes = word(bytes, offset + 16)?;
     let aligned = [block_addr, block_bytes, guard_bytes].iter().all(|value| value.is_multiple_of(PAGE_BYTES));
     let stack =
         AddrRange::with_len(block_addr.checked_add(guard_bytes)?, block_bytes.checked_sub(guard_bytes)?)?;
-    let fits = is_top(tcb, stack) && block_bytes <= MAX_STACK_BYTES && (aligned || guard_bytes == 0);
-    fits.then_some(stack)
+    let fits = is_top(tcb_addr, stack) && block_bytes <= MAX_STACK_BYTES && (aligned || guard_bytes == 0);
+    fits.then_some((stack, guard_bytes))
 }
 
-fn is_top(tcb: &Tcb, stack: AddrRange) -> bool {
-    stack.contains(tcb.addr) && stack.end_addr - tcb.addr <= MAX_ABOVE_TCB_BYTES
+fn is_top(tcb_addr: u64, stack: AddrRange) -> bool {
+    stack.contains(tcb_addr) && stack.end_addr - tcb_addr <= MAX_ABOVE_TCB_BYTES
 }
 
 /// Whether memory that cannot be read lies right below the region at `index`.
@@ -271,10 +289,10 @@ mod tests {
     use crate::runtimes::malloc::anonymous::tests::{Noise, region};
     use crate::target::memory::canned::Pieces;
 
-    const PAGES: u64 = 0x10_0000;
+    pub(super) const PAGES: u64 = 0x10_0000;
 
     /// A page with a descriptor `below_end` bytes before its end, and the page's address.
-    fn page_with_tcb(page_addr: u64, below_end: u64, fields: &[(usize, u64)]) -> (u64, Vec<u8>) {
+    pub(super) fn page_with_tcb(page_addr: u64, below_end: u64, fields: &[(usize, u64)]) -> (u64, Vec<u8>) {
         let mut page = vec![0; 2 * PAGE_BYTES as usize];
         let offset = (PAGE_BYTES - below_end) as usize;
         let tcb_addr = page_addr + offset as u64;
@@ -284,7 +302,7 @@ mod tests {
         (page_addr, page)
     }
 
-    fn fields(tid: i32, link_addr: u64, block_addr: u64, block_bytes: u64) -> [(usize, u64); 6] {
+    pub(super) fn fields(tid: i32, link_addr: u64, block_addr: u64, block_bytes: u64) -> [(usize, u64); 6] {
         [
             (TID_OFFSET - 16, link_addr),
             (TID_OFFSET - 8, link_addr),
@@ -308,8 +326,13 @@ mod tests {
         ];
         let tcb = page_with_tcb(PAGES + 0x8000, 2368, &fields(7, 0x5000, PAGES, 0x9000));
         let (stacks, findings) = stacks(&Pieces(vec![tcb]), &regions, 1, &[1, 7]);
-        let main = ThreadStack { tid: 1, range: range(0x7fff_0000_0000, 0x7fff_0002_0000) };
-        let thread = ThreadStack { tid: 7, range: range(PAGES + 0x1000, PAGES + 0x9000) };
+        let main =
+            ThreadStack { tid: Some(1), range: range(0x7fff_0000_0000, 0x7fff_0002_0000), guard_bytes: None };
+        let thread = ThreadStack {
+            tid: Some(7),
+            range: range(PAGES + 0x1000, PAGES + 0x9000),
+            guard_bytes: Some(PAGE_BYTES),
+        };
         assert_eq!(stacks, [main, thread]);
         assert_eq!(
             findings.claims.iter().map(|claim| claim.evidence).collect::<Vec<_>>(),
@@ -335,7 +358,14 @@ mod tests {
             (0x5000, list(first).to_le_bytes().to_vec()),
         ]);
         let (stacks, findings) = stacks(&memory, &regions, 1, &[1, 7, 8]);
-        assert_eq!(stacks[1], ThreadStack { tid: 8, range: range(2 * PAGES + 0x1000, 2 * PAGES + 0x9000) });
+        assert_eq!(
+            stacks[1],
+            ThreadStack {
+                tid: Some(8),
+                range: range(2 * PAGES + 0x1000, 2 * PAGES + 0x9000),
+                guard_bytes: Some(PAGE_BYTES)
+            }
+        );
         assert!(findings.gaps.is_empty());
     }
 
@@ -346,7 +376,14 @@ mod tests {
         let moved = fields(7, 0x5000, PAGES, 0x9000).map(|(at, value)| (at - 0x80, value));
         let tcb = page_with_tcb(PAGES + 0x8000, 2368, &moved);
         let (stacks, _) = stacks(&Pieces(vec![tcb]), &regions, 1, &[7]);
-        assert_eq!(stacks, [ThreadStack { tid: 7, range: range(PAGES + 0x1000, PAGES + 0x9000) }]);
+        assert_eq!(
+            stacks,
+            [ThreadStack {
+                tid: Some(7),
+                range: range(PAGES + 0x1000, PAGES + 0x9000),
+                guard_bytes: Some(PAGE_BYTES)
+            }]
+        );
     }
 
     #[test]
@@ -356,7 +393,10 @@ mod tests {
         let tcb = page_with_tcb(PAGES + 0x8000, 2368, &fields(7, 0x5000, 0, 0x9000));
         let memory = Pieces(vec![tcb]);
         let found = |regions: &[Region]| stacks(&memory, regions, 1, &[7]).0;
-        assert_eq!(found(&with_guard), [ThreadStack { tid: 7, range: with_guard[1].range }]);
+        assert_eq!(
+            found(&with_guard),
+            [ThreadStack { tid: Some(7), range: with_guard[1].range, guard_bytes: None }]
+        );
         assert_eq!(found(&with_guard[1..]), []);
     }
 
@@ -366,7 +406,7 @@ mod tests {
             [region(PAGES, PAGES + 0x1000, "---p", ""), region(PAGES + 0x1000, PAGES + 0x9000, "rw-p", "")];
         let tcb = page_with_tcb(PAGES + 0x8000, 2368, &fields(7, 0x5000, PAGES, 0x9000));
         let (stacks, findings) = stacks(&Pieces(vec![tcb]), &regions, 1, &[9]);
-        assert!(stacks.is_empty() && findings == Findings::default());
+        assert!(stacks.iter().all(|stack| stack.tid.is_none()) && findings.gaps.is_empty());
     }
 
     proptest! {

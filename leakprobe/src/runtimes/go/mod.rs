@@ -16,6 +16,9 @@ mod metadata;
 pub mod pclntab;
 mod profile;
 mod spans;
+mod threads;
+
+use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -98,6 +101,15 @@ impl GoRuntime {
             layout::check::buckets(memory, &heap.layout, heap.globals.addr(Global::Mbuckets)?)?;
         }
         profile::read(&metadata::Reader { memory, layout: &heap.layout, globals: &heap.globals })
+    }
+
+    /// Ids of the threads it knows of, in the process's own PID namespace.
+    ///
+    /// # Errors
+    /// Where its list of them is not found or cannot be read.
+    pub fn thread_ids(&self, memory: &dyn Memory) -> Result<BTreeSet<i32>> {
+        let heap = self.heap.as_ref().context("the Go heap was not found")?;
+        threads::ids(&metadata::Reader { memory, layout: &heap.layout, globals: &heap.globals })
     }
 
     /// What the heap manages: spans, idle pages, goroutine stacks; sorted and disjoint.
