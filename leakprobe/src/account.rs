@@ -1,29 +1,31 @@
 //! Puts the parts together into the finished report: the last step before formats. Pure but for the
 //! names it asks the symbolizer for.
 
+mod files;
 pub mod held;
 mod malloc;
+pub mod stacks;
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};
 
-use crate::address::AddrRange;
+use self::files::Files;
 use crate::attribute::growth::{RawCallSite, call_sites, claims_from_stacks, new_pages};
 use crate::attribute::ledger::{Ledger, Owners};
 use crate::attribute::slack;
 use crate::claim::{Claim, Component, Evidence};
 use crate::look::Look;
 use crate::report::{
-    CallSite, ComponentRow, FAULTS, Frame, GoroutineGroup, GoroutineTotals, Malloc, Rss, RssCounters,
-    SMALLER_SITES, ThreadRow, Unaccounted,
+    CallSite, ComponentRow, FAULTS, Frame, GoroutineGroup, GoroutineTotals, Malloc, PartRow, Rss,
+    RssCounters, SMALLER_SITES, Unaccounted,
 };
 use crate::runtimes::code::CodeRoles;
 use crate::runtimes::go::goroutines::Goroutines;
-use crate::runtimes::threads::ThreadStack;
-use crate::snapshot::{Residency, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::symbolize::Symbolizer;
+use crate::target::modules::Module;
 use crate::trace::recording::Recording;
 
 /// Stacks that get names, the largest first: naming some thousands takes a fraction of a second.
@@ -46,6 +48,10 @@ pub struct Account {
     pub malloc: Option<Malloc>,
     /// Resident bytes that hold nothing live, of the components that were looked into.
     slack: BTreeMap<Component, u64>,
+    /// What the rows of files are made of.
+    files: Files,
+    /// What the row of thread stacks is made of.
+    stacks: Vec<PartRow>,
 }
 
 /// Draws up both ledgers by the same claims, so that what is only better known at the end is not
@@ -55,6 +61,7 @@ pub fn draw_up(
     end: &Look,
     recording: Option<&Recording>,
     roles: &CodeRoles,
+    modules: &[Module],
 ) -> Account {
     let mut claims: Vec<Claim> = end.claims.clone();
     if let Some(recording) = recording {
@@ -76,7 +83,10 @@ pub fn draw_up(
     };
     let malloc = malloc::blocks(start, end);
     let slack = slack::by_component(&end.slack, &owners, &end.snapshot.runs);
-    Account { end: Ledger::draw_up(&end.snapshot, &owners), start: start_ledger, sites, slack, malloc }
+    let end_ledger = Ledger::draw_up(&end.snapshot, &owners);
+    let files = Files::of(start.zip(start_ledger.as_ref()), (end, &end_ledger), modules);
+    let stacks = stacks::parts(start, end);
+    Account { end: end_ledger, start: start_ledger, sites, slack, files, stacks, malloc }
 }
 
 impl Account {
@@ -101,6 +111,13 @@ impl Account {
                     lazy_free: entry.lazy_free_bytes,
                     huge: Some(entry.huge_bytes),
                     swap: Some(entry.swap_bytes),
+                    reclaimable: self.files.reclaimable_bytes(component),
+                    parts: match component {
+                        Component::ThreadStacks => self.stacks.clone(),
+                        _ => self.files.parts(component),
+                    },
+                    files: self.files.files(component),
+                    variables: self.files.variables(component),
                     evidence: entry.main_evidence(),
                     allocator: allocator.filter(|_| component.is_malloc()).map(str::to_owned),
                 }
@@ -144,6 +161,9 @@ impl Account {
                 shmem: end.status.shmem_bytes,
                 difference: end.status.rss_bytes.map(|bytes| signed(bytes, self.end.rss_bytes)),
             },
+            reclaimable: Component::ALL.into_iter().map(|it| self.files.reclaimable_bytes(it)).sum(),
+            locked: end.usages.iter().map(|usage| usage.locked_bytes).sum(),
+            ksm: end.usages.iter().filter_map(|usage| usage.ksm_bytes).reduce(u64::saturating_add),
         }
     }
 
@@ -170,29 +190,6 @@ impl Account {
         sites.extend(smaller.into_values());
         sort_sites(&mut sites);
         sites
-    }
-
-    /// Threads with the resident bytes of their stacks.
-    pub fn threads(&self, end: &Look) -> Vec<ThreadRow> {
-        let runs = &end.snapshot.runs;
-        let resident = |range: &AddrRange| -> u64 {
-            let first = runs.partition_point(|run| run.range.end_addr <= range.start_addr);
-            let common = runs[first..].iter().map_while(|run| Some((run, run.range.intersection(range)?)));
-            let resident = common.filter(|(run, _)| run.residency != Residency::Swapped);
-            resident.map(|(_, common)| common.len_bytes()).sum()
-        };
-        let stacks: HashMap<i32, &ThreadStack> = end.stacks.iter().map(|stack| (stack.tid, stack)).collect();
-        let threads = end.snapshot.threads.iter();
-        threads
-            .map(|thread| {
-                let stack = stacks.get(&thread.ns_tid);
-                ThreadRow {
-                    tid: thread.tid,
-                    comm: thread.comm.clone(),
-                    stack_rss: stack.map(|stack| resident(&stack.range)),
-                }
-            })
-            .collect()
     }
 }
 

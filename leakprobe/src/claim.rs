@@ -203,6 +203,11 @@ impl Component {
         matches!(self, Self::CHeapInUse | Self::CHeapFree)
     }
 
+    /// Whether its memory has names: those of files, or of what is shared.
+    pub const fn is_named(self) -> bool {
+        matches!(self, Self::FileExe | Self::FileLibs | Self::FileMapped | Self::Shmem)
+    }
+
     /// Whether the component belongs to the race detector.
     pub const fn is_tsan(self) -> bool {
         matches!(self, Self::TsanShadow | Self::TsanMeta | Self::TsanRuntime)

@@ -3,13 +3,14 @@
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::Request;
-use crate::account::{Account, held, rfc3339};
+use crate::account::{Account, held, rfc3339, stacks};
 use crate::address::PAGE_BYTES;
 use crate::look::Look;
 use crate::report::{
     HeapProfile, Host, OutsideRss, Report, RuntimeInfo, SCHEMA, TargetInfo, Tool, Tracing, Window,
 };
 use crate::runtimes::Runtimes;
+use crate::snapshot::RegionUsage;
 use crate::target::maps::Region;
 use crate::target::{Target, cgroup};
 
@@ -59,7 +60,7 @@ pub fn report(
         call_sites: Vec::new(),
         goroutines: Vec::new(),
         goroutine_totals: None,
-        threads: account.threads(end),
+        threads: stacks::threads(end),
         findings: Vec::new(),
         outside_rss: outside_rss(target, end),
         tracing: Tracing::default(),
@@ -97,6 +98,14 @@ fn outside_rss(target: &Target, end: &Look) -> OutsideRss {
     OutsideRss {
         page_tables: end.snapshot.status.page_table_bytes,
         kernel_stacks: end.snapshot.status.threads.map(|threads| threads * KERNEL_STACK_BYTES),
+        hugetlb: Some(end.snapshot.usages.iter().map(|usage| usage.hugetlb_bytes).sum()),
+        device: Some(device_bytes(&end.snapshot.usages)),
         cgroup: cgroup::parse(&target.cgroup_text()).and_then(|cgroup| cgroup::memory(&cgroup, target.pid())),
     }
+}
+
+/// Address space mapped to devices' own memory, which has no pages to count.
+fn device_bytes(usages: &[RegionUsage]) -> u64 {
+    let mapped = usages.iter().filter(|usage| usage.pfn_mapped && !usage.region.is_kernel_special());
+    mapped.map(|usage| usage.region.range.len_bytes()).sum()
 }

@@ -95,7 +95,8 @@ pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Ou
     gaps.extend(window.ended_early.then(last_known::gap));
 
     let start = window.watched.then_some(&window.start);
-    let account = account::draw_up(start, end, window.watched.then_some(&window.recording), &roles);
+    let recording = window.watched.then_some(&window.recording);
+    let account = account::draw_up(start, end, recording, &roles, &modules);
     let mut symbolizer = Symbolizer::new(&modules, go);
     let call_sites = account.named_sites(&window.recording, &mut symbolizer);
     let call_sites = account::held::with_allocations(call_sites, start, end, &mut symbolizer);
@@ -173,6 +174,7 @@ async fn watch_window(
     let end = end.unwrap_or_else(|| Look {
         snapshot: last_known::snapshot(&start.snapshot, &recording),
         claims: start.claims.clone(),
+        in_memory: start.in_memory.clone(),
         ..Look::default()
     });
     let end_word = if ended_early && ended != End::Exec { End::Exited.word() } else { ended.word() };

@@ -1,5 +1,7 @@
 //! One look at the target: a snapshot, and what the runtimes say at that moment.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 
 use crate::address::AddrRange;
@@ -26,8 +28,12 @@ pub struct Look {
     pub claims: Vec<Claim>,
     /// How much of what is in use holds nothing.
     pub slack: Vec<Slack>,
+    /// Devices of file systems that are memory.
+    pub in_memory: BTreeSet<(u32, u32)>,
     /// Threads' stacks, by thread id.
     pub stacks: Vec<ThreadStack>,
+    /// Ids of the threads that Go knows of; `None` without Go, or where not read.
+    pub go_threads: Option<BTreeSet<i32>>,
     /// What the race detector counts of itself.
     pub race_counts: Option<RaceCounts>,
     /// What Go's own heap profile would show.
@@ -47,7 +53,8 @@ pub struct Look {
 pub fn look(target: &Target, modules: &[Module], runtimes: &Runtimes) -> Result<Option<Look>> {
     let Some(mut snapshot) = snapshot::take(target)? else { return Ok(None) };
     let regions: Vec<Region> = snapshot.usages.iter().map(|usage| usage.region.clone()).collect();
-    let mut claims = mappings::claims(&regions, modules);
+    let in_memory = target.in_memory_devices();
+    let mut claims = mappings::claims(&regions, modules, &in_memory);
     let read = runtimes.read(&ResidentMemory(target), modules, &regions, &snapshot.threads);
     claims.extend(read.findings.claims);
     claims.extend(native::claims(target, modules, &regions, &proven(&claims)).claims);
@@ -67,7 +74,9 @@ pub fn look(target: &Target, modules: &[Module], runtimes: &Runtimes) -> Result<
         snapshot,
         claims,
         slack,
+        in_memory,
         stacks: read.stacks,
+        go_threads: read.go_threads,
         race_counts: read.race_counts,
         heap_profile: read.heap_profile,
         size_classes: read.size_classes,

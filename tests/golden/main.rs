@@ -3,6 +3,7 @@
 //! `UPDATE_EXPECT=1 cargo test -p leakprobe-tests --test golden` writes the files anew; read the diff. The
 //! findings are not made up: each report is diagnosed here as the pipeline does it.
 
+mod files;
 mod heap;
 mod malloc;
 mod parts;
@@ -152,6 +153,13 @@ fn a_go_heap_that_leaks() {
 #[test]
 fn a_snapshot_of_a_go_heap() {
     check_text(&heap::snapshot(), 80, expect_file!["expect/heap_snapshot_80.txt"]);
+}
+
+#[test]
+fn files_and_shared_memory_by_name() {
+    let report = files::many();
+    check_text(&report, 80, expect_file!["expect/files_80.txt"]);
+    check(&report, Format::Json, &plain(80), expect_file!["expect/files.json"]);
 }
 
 #[test]

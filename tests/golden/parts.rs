@@ -44,7 +44,7 @@ pub fn base(comm: &str, exe: &str, runtime: RuntimeInfo) -> Report {
         call_sites: Vec::new(),
         goroutines: Vec::new(),
         goroutine_totals: None,
-        threads: vec![ThreadRow { tid: 12345, comm: comm.to_owned(), stack_rss: Some(132 * KIB) }],
+        threads: vec![thread(12345, comm, Some(132 * KIB))],
         findings: Vec::new(),
         outside_rss: OutsideRss::default(),
         tracing: Tracing {
@@ -65,6 +65,18 @@ pub fn base(comm: &str, exe: &str, runtime: RuntimeInfo) -> Report {
             }],
         },
         gaps: Vec::new(),
+    }
+}
+
+/// A thread, whose stack was found where its resident bytes are known.
+pub fn thread(tid: i32, comm: &str, stack_rss: Option<u64>) -> ThreadRow {
+    ThreadRow {
+        tid,
+        comm: comm.to_owned(),
+        stack_rss,
+        stack_size: stack_rss.map(|_| 8 * MIB),
+        guard_size: None,
+        runs: None,
     }
 }
 
@@ -115,6 +127,10 @@ pub fn row(id: Component, rss: u64, growth: Option<i64>, evidence: Evidence) -> 
         lazy_free: Some(0),
         huge: Some(0),
         swap: Some(0),
+        reclaimable: 0,
+        parts: Vec::new(),
+        files: Vec::new(),
+        variables: Vec::new(),
         evidence,
         allocator: None,
     }
@@ -143,7 +159,13 @@ pub fn outside(current: u64, limit: Option<u64>) -> OutsideRss {
         kernel: Some(4 * MIB),
         ..CgroupMemory::default()
     };
-    OutsideRss { page_tables: Some(1_400 * KIB), kernel_stacks: Some(192 * KIB), cgroup: Some(cgroup) }
+    OutsideRss {
+        page_tables: Some(1_400 * KIB),
+        kernel_stacks: Some(192 * KIB),
+        hugetlb: Some(0),
+        device: Some(0),
+        cgroup: Some(cgroup),
+    }
 }
 
 /// The bill of a cgroup whose other processes hold memory too.

@@ -1,17 +1,17 @@
 //! Reports as the pipeline would hand them over, one function a situation.
 
-use crate::{heap, malloc};
+use crate::{files, heap, malloc};
 use leakprobe::claim::{Component, Evidence};
 use leakprobe::diagnose::diagnose;
 use leakprobe::report::{
     CallSite, Events, Frame, GoroutineGroup, GoroutineTotals, GoroutinesStarted, HeapProfile, OutsideRss,
-    Probe, Report, RuntimeInfo, ThreadRow, Tracing, Unaccounted,
+    Probe, Report, RuntimeInfo, Tracing, Unaccounted,
 };
 
-use crate::parts::{KIB, MIB, base, gap, go, lost, native, outside, row, settle, site, with_company};
+use crate::parts::{KIB, MIB, base, gap, go, lost, native, outside, row, settle, site, thread, with_company};
 
 /// Every report below.
-pub fn all() -> [Report; 15] {
+pub fn all() -> [Report; 16] {
     [
         race_leak(),
         quiet_native(),
@@ -28,6 +28,7 @@ pub fn all() -> [Report; 15] {
         heap::leak(),
         heap::snapshot(),
         malloc::retained(),
+        files::many(),
     ]
 }
 
@@ -320,7 +321,7 @@ pub fn hostile() -> Report {
     report.call_sites[0].frames[3].function = Some("日本語の関数名".repeat(12));
     report.call_sites[0].frames[3].file = Some(format!("/src/{}.c", "\u{2067}x".repeat(50)));
     report.call_sites[1].frames[1].module = Some("/lib/\x1b[31mlib\u{e0041}.so".to_owned());
-    report.threads = vec![ThreadRow { tid: 7, comm: "\x1b[0m".to_owned(), stack_rss: None }];
+    report.threads = vec![thread(7, "\x1b[0m", None)];
     report.gaps = vec![gap("region \x1b[1A\x1b[2K of 0x1000", "said\nso\u{85}", Some(4096))];
     report.tracing.probes[0].error = Some("\x1b[5mblink".to_owned());
     report.tracing.probes[0].attached = false;

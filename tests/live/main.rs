@@ -7,6 +7,7 @@ mod allocators;
 mod bad_luck;
 mod cgroup;
 mod damage;
+mod files;
 mod garbage;
 mod go_heap;
 mod go_libraries;

@@ -41,7 +41,7 @@ fn looked_at_two_hundred_times(kind: Kind) -> Result<()> {
     for number in 0..LOOKS {
         let look = inside.look().with_context(|| format!("look {number}"))?;
         is_in_order(&look.snapshot).with_context(|| format!("look {number}"))?;
-        let ledger = account::draw_up(None, &look, None, &roles).end;
+        let ledger = account::draw_up(None, &look, None, &roles, &inside.modules).end;
         is_balanced(&ledger).with_context(|| format!("look {number}"))?;
         let residual_bytes = ledger.residual_bytes().unsigned_abs();
         largest_residual = largest_residual.max(residual_bytes);

@@ -110,20 +110,36 @@ pub struct Ledger {
     pub entries: BTreeMap<Component, Entry>,
     /// The sum of the VMAs' RSS.
     pub rss_bytes: u64,
+    /// What the rows of files and shared memory are made of, by address.
+    pub portions: Vec<Portion>,
+}
+
+/// What one component holds of one VMA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Portion {
+    /// Index of the VMA in the snapshot.
+    pub region_index: usize,
+    /// The component.
+    pub component: Component,
+    /// Its resident bytes there.
+    pub rss_bytes: u64,
 }
 
 impl Ledger {
     /// Divides `snapshot` among `owners`.
     pub fn draw_up(snapshot: &Snapshot, owners: &Owners) -> Self {
-        let mut ledger = Self { entries: BTreeMap::new(), rss_bytes: snapshot.rss_bytes() };
+        let mut ledger = Self { rss_bytes: snapshot.rss_bytes(), ..Self::default() };
         let mut runs = snapshot.runs.as_slice();
-        for usage in &snapshot.usages {
+        for (region_index, usage) in snapshot.usages.iter().enumerate() {
             let range = usage.region.range;
             runs = &runs[runs.partition_point(|run| run.range.end_addr <= range.start_addr)..];
             let inside = &runs[..runs.partition_point(|run| run.range.start_addr < range.end_addr)];
             match owners.within(range).as_slice() {
-                [(_, owner)] => ledger.add_whole(usage, *owner),
-                parts => ledger.add_parts(usage, parts, inside),
+                [(_, owner)] => {
+                    ledger.add_whole(usage, *owner);
+                    ledger.add_portion(region_index, owner.component, usage.rss_bytes);
+                }
+                parts => ledger.add_parts(region_index, usage, parts, inside),
             }
         }
         ledger.entries.retain(|_, entry| entry.rss_bytes + entry.swap_bytes > 0);
@@ -151,7 +167,19 @@ impl Ledger {
         *entry.by_evidence.entry(owner.evidence).or_default() += usage.rss_bytes;
     }
 
-    fn add_parts(&mut self, usage: &RegionUsage, parts: &[(AddrRange, Owner)], runs: &[PageRun]) {
+    fn add_portion(&mut self, region_index: usize, component: Component, rss_bytes: u64) {
+        if component.is_named() && rss_bytes > 0 {
+            self.portions.push(Portion { region_index, component, rss_bytes });
+        }
+    }
+
+    fn add_parts(
+        &mut self,
+        region_index: usize,
+        usage: &RegionUsage,
+        parts: &[(AddrRange, Owner)],
+        runs: &[PageRun],
+    ) {
         let are_freed_pages_known = knows_freed_pages(usage, runs);
         for (part, owner) in parts {
             let entry = self.entry(owner.component);
@@ -177,6 +205,7 @@ impl Ledger {
             }
             entry.rss_bytes += rss_bytes;
             *entry.by_evidence.entry(owner.evidence).or_default() += rss_bytes;
+            self.add_portion(region_index, owner.component, rss_bytes);
         }
     }
 
@@ -266,6 +295,10 @@ mod tests {
             let rows: u64 = ledger.entries.values().map(|entry| entry.rss_bytes).sum();
             prop_assert_eq!(rows, snapshot.rss_bytes());
             prop_assert_eq!(ledger.residual_bytes(), 0);
+            for (component, entry) in ledger.entries.iter().filter(|(component, _)| component.is_named()) {
+                let portions = ledger.portions.iter().filter(|portion| portion.component == *component);
+                prop_assert_eq!(portions.map(|portion| portion.rss_bytes).sum::<u64>(), entry.rss_bytes);
+            }
             for entry in ledger.entries.values() {
                 prop_assert_eq!(entry.by_evidence.values().sum::<u64>(), entry.rss_bytes);
             }

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use super::files::resident_bytes;
 use super::ledger::Owners;
-use crate::address::AddrRange;
 use crate::claim::{Component, Evidence, Slack};
-use crate::snapshot::{PageRun, Residency};
+use crate::snapshot::PageRun;
 
 /// Slack in bytes, of every component whose inside was read; one that is absent was not.
 pub fn by_component(slack: &[Slack], owners: &Owners, runs: &[PageRun]) -> BTreeMap<Component, u64> {
@@ -32,19 +32,14 @@ fn share(stretch: &Slack, resident_bytes: u64) -> u64 {
     u64::try_from(dead_bytes * u128::from(resident_bytes) / len_bytes).unwrap_or(resident_bytes)
 }
 
-fn resident_bytes(range: AddrRange, runs: &[PageRun]) -> u64 {
-    let first = runs.partition_point(|run| run.range.end_addr <= range.start_addr);
-    let common = runs[first..].iter().map_while(|run| Some((run, run.range.intersection(&range)?)));
-    let resident = common.filter(|(run, _)| run.residency != Residency::Swapped);
-    resident.map(|(_, common)| common.len_bytes()).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::address::AddrRange;
     use crate::claim::Claim;
+    use crate::snapshot::Residency;
 
     const PAGE: u64 = 4096;
 

@@ -7,6 +7,7 @@ mod escape;
 mod facts;
 mod json;
 mod malloc;
+mod memory;
 mod rss;
 mod text;
 
@@ -15,6 +16,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 pub use self::malloc::{Blocks, BlocksGrowth, Malloc, SizeClass};
+pub use self::memory::{FileRow, OutsideRss, PartRow, ThreadRow, VariableRow};
 pub use self::rss::{Rss, RssCounters};
 use crate::claim::{Component, Evidence, Gap};
 pub use crate::diagnose::{Finding, GoroutinesStarted};
@@ -209,6 +211,14 @@ pub struct ComponentRow {
     pub huge: Option<u64>,
     /// Swapped out, not in `rss`.
     pub swap: Option<u64>,
+    /// Of `rss`, unchanged pages of files, which the kernel drops when it needs memory.
+    pub reclaimable: u64,
+    /// Of files and thread stacks: what the row is made of.
+    pub parts: Vec<PartRow>,
+    /// Of files and shared memory: each file, largest first.
+    pub files: Vec<FileRow>,
+    /// Of an executable or libraries whose .bss is large: its largest variables.
+    pub variables: Vec<VariableRow>,
     /// The evidence of most of the row's bytes.
     pub evidence: Evidence,
     /// The malloc that owns it, for rows of the C heap.
@@ -339,26 +349,4 @@ pub struct GoroutineTotals {
     pub system: u64,
     /// Remains of ended ones, kept for new ones.
     pub dead: u64,
-}
-
-/// A thread and its stack.
-#[derive(Clone, Debug, Serialize)]
-pub struct ThreadRow {
-    /// Thread id.
-    pub tid: i32,
-    /// The thread's name.
-    pub comm: String,
-    /// Resident bytes of its stack; null where the stack was not found.
-    pub stack_rss: Option<u64>,
-}
-
-/// Memory that counts against the cgroup and not as RSS, in bytes.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct OutsideRss {
-    /// VmPTE.
-    pub page_tables: Option<u64>,
-    /// One kernel stack a thread.
-    pub kernel_stacks: Option<u64>,
-    /// The cgroup's bill.
-    pub cgroup: Option<CgroupMemory>,
 }

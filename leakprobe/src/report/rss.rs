@@ -22,6 +22,12 @@ pub struct Rss {
     pub lazy_free: u64,
     /// Mapped as huge pages.
     pub huge: u64,
+    /// Unchanged pages of files, which the kernel drops when it needs memory.
+    pub reclaimable: u64,
+    /// Locked by mlock or mlockall; of pages shared with other processes this one's share.
+    pub locked: u64,
+    /// Kept once for several processes or places by KSM, and counted in full; null where the kernel does not say.
+    pub ksm: Option<u64>,
     /// What came or went while it was read, between the kernel's figures of a mapping and its pages: there, `end`
     /// and the rows go by the pages. As of the last look.
     pub moved: u64,

@@ -25,7 +25,7 @@ pub struct RegionUsage {
     pub clean_bytes: u64,
     /// Locked: of `rss_bytes`, never swapped or dropped; of shared pages the process's share only.
     pub locked_bytes: u64,
-    /// KSM: of `rss_bytes`, shared with pages of equal content; `None` before Linux 6.8.
+    /// KSM: of `rss_bytes`, shared with pages of equal content; `None` where the kernel does not say.
     pub ksm_bytes: Option<u64>,
     /// A device's own memory, mapped (`VM_PFNMAP`): it has no pages that RSS could count.
     pub pfn_mapped: bool,

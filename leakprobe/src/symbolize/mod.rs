@@ -4,6 +4,8 @@
 //! files that were opened while they were mapped. What has no name stays an address with its module. The
 //! surprise: where Go's own linker took C++ in, Go's table is the last to know its names.
 
+pub mod variables;
+
 use std::collections::HashMap;
 
 use blazesym::symbolize::source::{Elf, Source};

@@ -10,6 +10,7 @@ pub mod elf;
 pub mod maps;
 pub mod memory;
 pub mod modules;
+mod mounts;
 mod process;
 
 pub use process::{Status, Target, TargetError, Thread};

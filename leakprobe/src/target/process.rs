@@ -1,5 +1,6 @@
 //! Opening a process by its id, reading what /proc says of it, and asking whether it still runs.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,6 +15,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::maps::{self, Region};
 use super::memory::{Memory, ReadError};
+use super::mounts;
 
 /// Why a process cannot be looked at. `main` turns these into advice and exit codes.
 #[derive(Debug, thiserror::Error)]
@@ -245,6 +247,11 @@ impl Target {
     /// The text of /proc/PID/cgroup.
     pub fn cgroup_text(&self) -> String {
         self.read("cgroup").unwrap_or_default()
+    }
+
+    /// Devices of the file systems in its mount namespace that keep their files in memory.
+    pub fn in_memory_devices(&self) -> BTreeSet<(u32, u32)> {
+        mounts::in_memory(&self.read("mountinfo").unwrap_or_default())
     }
 
     /// Opens the file mapped at a region, whatever its path says now: through /proc/PID/map_files, else

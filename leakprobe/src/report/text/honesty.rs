@@ -20,6 +20,10 @@ const GAPS_MAX: usize = 8;
 const COUNTERS_OFF_MIN_BYTES: u64 = 1 << 20;
 const COUNTERS_OFF_MIN_PART: u64 = 100;
 
+/// What can be dropped, is locked or shared is worth a word from so many bytes on, and so large a part of RSS.
+const MENTIONED_MIN_BYTES: u64 = 4 << 20;
+const MENTIONED_PARTS: u64 = 5;
+
 /// Writes the block.
 pub fn write(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
     page.blank()?;
@@ -79,12 +83,25 @@ fn beside_rss(report: &Report) -> Vec<String> {
         sentences.push(format!("{} of it are freed already (MADV_FREE).", size(report.rss.lazy_free)));
     }
     sentences.extend(counters_off(report));
+    let is_much = |bytes: u64| bytes >= MENTIONED_MIN_BYTES && bytes >= report.rss.end / MENTIONED_PARTS;
+    if is_much(report.rss.reclaimable) {
+        let bytes = size(report.rss.reclaimable);
+        sentences.push(format!("{bytes} of RSS are unchanged pages of files, which the kernel can drop."));
+    }
+    if is_much(report.rss.locked) {
+        sentences.push(format!("{} of RSS are locked in memory.", size(report.rss.locked)));
+    }
+    if let Some(bytes) = report.rss.ksm.filter(|bytes| is_much(*bytes)) {
+        sentences.push(format!("{} of RSS are shared with equal pages (KSM).", size(bytes)));
+    }
     if report.rss.swap > 0 {
         sentences.push(format!("{} more are swapped out.", size(report.rss.swap)));
     }
     let kernel = [
         (report.outside_rss.page_tables, "page tables"),
         (report.outside_rss.kernel_stacks, "kernel stacks"),
+        (report.outside_rss.hugetlb.filter(|bytes| *bytes > 0), "hugetlb pages"),
+        (report.outside_rss.device.filter(|bytes| *bytes > 0), "device memory mapped"),
     ];
     let kernel =
         kernel.iter().filter_map(|(bytes, what)| bytes.map(|bytes| format!("{} of {what}", size(bytes))));

@@ -8,6 +8,7 @@ use std::io;
 use super::headline::is_snapshot;
 use super::layout::{Page, Paint, Span, width};
 use super::owners::{Account, Owner, top_grower};
+use super::parts;
 use super::units::{change_cell, share, size, size_cell, time};
 use crate::claim::{Component, Evidence};
 use crate::diagnose::GROWTH_MIN_BYTES;
@@ -114,7 +115,8 @@ fn account_rows(report: &Report, account: &Account<'_>, growth_paint: Paint) -> 
         Owner::One(_) => {
             row.label = account.rows.first().map(|it| label(report, it)).unwrap_or_default();
             row.known_by = account.rows.first().map(|it| known_by(it.evidence)).unwrap_or_default();
-            vec![row]
+            let lines = account.rows.iter().flat_map(|it| parts::lines(report, it)).map(line_row);
+            std::iter::once(row).chain(lines).collect()
         }
     }
 }
@@ -133,6 +135,19 @@ fn part_row(part: &ComponentRow) -> Row {
         growth: change_cell(part.growth),
         growth_paint: Paint::Plain,
         known_by: known_by(part.evidence),
+    }
+}
+
+/// A line below a row: what it is made of. A variable's growth is in no reading.
+fn line_row(line: parts::Line) -> Row {
+    Row {
+        label: line.label,
+        label_paint: Paint::Plain,
+        resident: size_cell(line.rss_bytes),
+        share: String::new(),
+        growth: line.growth_bytes.map(|bytes| change_cell(Some(bytes))).unwrap_or_default(),
+        growth_paint: Paint::Plain,
+        known_by: String::new(),
     }
 }
 

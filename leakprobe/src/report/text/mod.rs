@@ -15,6 +15,7 @@ mod honesty;
 mod layout;
 mod ledger;
 mod owners;
+mod parts;
 mod sites;
 mod units;
 
