@@ -2,17 +2,19 @@
 //!
 //! Go's linker puts the types of the whole program into a unit called `runtime`. Units before it are passed over while
 //! the section is decompressed, nothing of them is kept, and reading ends with the last type that is wanted. Refuses
-//! 64-bit DWARF, split DWARF and strings outside of the section: no Go linker writes them. Read are Go's versions 4 and
-//! 5 (since Go 1.25), compressed or not. The surprise: there are several units of that name, one for each of its
-//! assembly files.
+//! 64-bit DWARF, split DWARF and strings outside of the section: no Go linker writes them; and more units, bytes or
+//! attributes than any program has, in sum, since the file may be made to cost time. Read are Go's versions 4 and 5
+//! (since Go 1.25), compressed or not. The surprise: there are several units of that name, one for each of its assembly
+//! files, so one is kept only if it has a wanted type.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
+use std::rc::Rc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use gimli::{
-    Abbreviations, AttributeValue, DebugAbbrev, DebugInfo, DebugInfoOffset, EndianSlice, EntriesRaw,
-    LittleEndian, UnitHeader, UnitOffset, constants,
+    Abbreviations, AttributeValue, DebugAbbrev, DebugAbbrevOffset, DebugInfo, DebugInfoOffset, EndianSlice,
+    EntriesRaw, LittleEndian, Reader as _, UnitHeader, UnitOffset, constants,
 };
 
 use super::fields::{Places, type_name};
@@ -20,10 +22,23 @@ use crate::target::elf::ElfFile;
 
 /// What is decompressed in search of the unit: Go programs of 100 MB have some 60 MiB.
 const MAX_INFO_BYTES: u64 = 1 << 30;
-/// The unit itself.
-const MAX_UNIT_BYTES: usize = 256 << 20;
+/// The units called `runtime`, all together.
+const MAX_RUNTIME_BYTES: usize = 64 << 20;
+/// Units that are passed over or read: one for each package, and for each file in C or assembly.
+const MAX_UNITS: usize = 1 << 16;
 /// Go has one table of abbreviations for all units, of some 4 KiB; C compilers one for each.
 const MAX_ABBREVIATIONS_BYTES: u64 = 16 << 20;
+/// One of these tables.
+const MAX_TABLE_BYTES: usize = 256 << 10;
+/// Tables that are read as a whole: those of units called `runtime`, which is one.
+const MAX_TABLES: usize = 16;
+/// How much of a table is read to learn a unit's name, and how many declarations: that of the unit comes first.
+const TABLE_START_BYTES: usize = 256;
+const TABLE_START_DECLARATIONS: usize = 4;
+/// Of an entry; Go has less than 10.
+const MAX_ATTRIBUTES: usize = 64;
+/// Of all entries that are passed over or read.
+const MAX_ALL_ATTRIBUTES: usize = 1 << 26;
 /// How much of a unit is read to learn its name, which Go puts first.
 const UNIT_START_BYTES: usize = 256;
 /// Of a structure.
@@ -35,8 +50,11 @@ type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
 /// The wanted types of package `runtime`.
 pub struct Types {
+    /// Those with a wanted type, ascending.
     units: Vec<Unit>,
     structures: BTreeMap<String, Structure>,
+    /// How many more attributes may be read.
+    attributes_left: usize,
 }
 
 /// A unit of package `runtime`.
@@ -44,7 +62,7 @@ struct Unit {
     /// Where it starts in the section.
     start_offset: usize,
     bytes: Vec<u8>,
-    abbreviations: Abbreviations,
+    abbreviations: Rc<Abbreviations>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -84,17 +102,21 @@ impl Types {
     fn scan(mut info: impl io::BufRead, abbreviations: &[u8], mut wanted: Vec<&str>) -> Result<Self> {
         wanted.sort_unstable();
         wanted.dedup();
-        let mut types = Self { units: Vec::new(), structures: BTreeMap::new() };
-        let mut start_offset = 0;
+        let mut types =
+            Self { units: Vec::new(), structures: BTreeMap::new(), attributes_left: MAX_ALL_ATTRIBUTES };
+        let mut tables = Tables::new(abbreviations);
+        let (mut start_offset, mut units, mut runtime_bytes) = (0_usize, 0, 0_usize);
         while !wanted.is_empty() && !info.fill_buf()?.is_empty() {
             let mut bytes = unit_start(&mut info)?;
             let len_bytes = unit_len_bytes(&bytes)?;
             let left_bytes = len_bytes.saturating_sub(bytes.len());
-            if let Some(abbreviations) = runtime_abbreviations(&bytes, len_bytes, abbreviations) {
-                if len_bytes > MAX_UNIT_BYTES {
-                    bail!("a unit of {len_bytes} bytes");
-                }
+            units += 1;
+            ensure!(units <= MAX_UNITS, "more than {MAX_UNITS} units");
+            if let Some(table_offset) = runtime_table(&bytes, len_bytes, abbreviations) {
+                runtime_bytes = runtime_bytes.saturating_add(len_bytes);
+                ensure!(runtime_bytes <= MAX_RUNTIME_BYTES, "a package runtime of {runtime_bytes} bytes");
                 info.by_ref().take(left_bytes as u64).read_to_end(&mut bytes)?;
+                let abbreviations = tables.at(table_offset)?;
                 types.add(Unit { start_offset, bytes, abbreviations }, &mut wanted)?;
             } else {
                 skip(&mut info, left_bytes)?;
@@ -112,6 +134,8 @@ impl Types {
         while !entries.is_empty() && !wanted.is_empty() {
             let (offset, depth) = (entries.next_offset(), entries.next_depth());
             let Some(abbreviation) = entries.read_abbreviation()? else { continue };
+            let left = self.attributes_left.checked_sub(abbreviation.attributes().len());
+            self.attributes_left = left.context("more attributes than a program has")?;
             if depth != 1 || abbreviation.tag() != constants::DW_TAG_structure_type {
                 entries.skip_attributes(abbreviation.attributes())?;
                 continue;
@@ -128,10 +152,14 @@ impl Types {
                 offsets.push((wanted.swap_remove(index).to_owned(), offset));
             }
         }
+        let mut has_wanted = false;
         for (name, offset) in offsets {
             self.structures.insert(name, unit.structure(offset)?);
+            has_wanted = true;
         }
-        self.units.push(unit);
+        if has_wanted {
+            self.units.push(unit);
+        }
         Ok(())
     }
 
@@ -215,6 +243,7 @@ impl Unit {
         entries: &mut EntriesRaw<'_, Slice<'_>>,
         specifications: &[gimli::AttributeSpecification],
     ) -> Result<Entry> {
+        ensure!(specifications.len() <= MAX_ATTRIBUTES, "an entry of {} attributes", specifications.len());
         let mut entry = Entry::default();
         for &specification in specifications {
             let attribute = entries.read_attribute(specification)?;
@@ -270,25 +299,89 @@ fn skip(info: &mut impl io::BufRead, len_bytes: usize) -> Result<()> {
     Ok(())
 }
 
-/// How to read the unit of `len_bytes` that starts with `start`, if it is of package `runtime`.
-fn runtime_abbreviations(start: &[u8], len_bytes: usize, abbreviations: &[u8]) -> Option<Abbreviations> {
+/// Where the abbreviations are of the unit of `len_bytes` that starts with `start`, if it is of package `runtime`.
+fn runtime_table(start: &[u8], len_bytes: usize, abbreviations: &[u8]) -> Option<usize> {
     // The header wants a whole unit.
     let mut bytes = start.to_vec();
     bytes.truncate(len_bytes);
     let start_bytes = u32::try_from(bytes.len().checked_sub(4)?).ok()?;
     bytes.get_mut(..4)?.copy_from_slice(&start_bytes.to_le_bytes());
     let header = DebugInfo::new(&bytes, LittleEndian).header_from_offset(DebugInfoOffset(0)).ok()?;
-    let table = DebugAbbrev::new(abbreviations, LittleEndian);
-    let abbreviations = table.abbreviations(header.debug_abbrev_offset()).ok()?;
+    let DebugAbbrevOffset(table_offset) = header.debug_abbrev_offset();
+    let table = table_start(abbreviations.get(table_offset..)?);
+    let abbreviations = DebugAbbrev::new(&table, LittleEndian).abbreviations(DebugAbbrevOffset(0)).ok()?;
     let mut entries = header.entries_raw(&abbreviations, None).ok()?;
     let root = entries.read_abbreviation().ok()??;
     for &specification in root.attributes() {
         let attribute = entries.read_attribute(specification).ok()?;
         if attribute.name() == constants::DW_AT_name {
-            return (inline_string(&attribute.value()) == Some("runtime")).then_some(abbreviations);
+            return (inline_string(&attribute.value()) == Some("runtime")).then_some(table_offset);
         }
     }
     None
+}
+
+/// The first declarations of a table of abbreviations, as a table of their own: to read the whole of it for each unit
+/// would take the time of all units times all declarations.
+fn table_start(table: &[u8]) -> Vec<u8> {
+    let table = &table[..table.len().min(TABLE_START_BYTES)];
+    let mut rest = EndianSlice::new(table, LittleEndian);
+    let mut len_bytes = 0;
+    for _ in 0..TABLE_START_DECLARATIONS {
+        if skip_declaration(&mut rest).is_none() {
+            break;
+        }
+        len_bytes = table.len() - rest.len();
+    }
+    [&table[..len_bytes], &[0]].concat()
+}
+
+/// `None` where the table ends.
+fn skip_declaration(rest: &mut Slice<'_>) -> Option<()> {
+    if rest.read_uleb128().ok()? == 0 {
+        return None;
+    }
+    rest.read_uleb128().ok()?;
+    rest.read_u8().ok()?;
+    loop {
+        let (name, form) = (rest.read_uleb128().ok()?, rest.read_uleb128().ok()?);
+        if form == u64::from(constants::DW_FORM_implicit_const.0) {
+            rest.read_sleb128().ok()?;
+        }
+        if (name, form) == (0, 0) {
+            return Some(());
+        }
+    }
+}
+
+/// The tables of abbreviations, of which the last one read is kept.
+struct Tables<'a> {
+    section: &'a [u8],
+    last: Option<(usize, Rc<Abbreviations>)>,
+    read: usize,
+}
+
+impl<'a> Tables<'a> {
+    fn new(section: &'a [u8]) -> Self {
+        Self { section, last: None, read: 0 }
+    }
+
+    /// The table at `offset`.
+    fn at(&mut self, offset: usize) -> Result<Rc<Abbreviations>> {
+        if let Some((last_offset, table)) = &self.last
+            && *last_offset == offset
+        {
+            return Ok(Rc::clone(table));
+        }
+        self.read += 1;
+        ensure!(self.read <= MAX_TABLES, "more than {MAX_TABLES} tables of abbreviations");
+        let bytes = self.section.get(offset..).context("no abbreviations")?;
+        let bytes = &bytes[..bytes.len().min(MAX_TABLE_BYTES)];
+        let table = DebugAbbrev::new(bytes, LittleEndian).abbreviations(DebugAbbrevOffset(0))?;
+        let table = Rc::new(table);
+        self.last = Some((offset, Rc::clone(&table)));
+        Ok(table)
+    }
 }
 
 /// A string that stands where it is used.

@@ -117,6 +117,62 @@ fn names_that_run_in_circles_end() {
     assert_eq!(types.place("mspan.nelems"), None);
 }
 
+#[test]
+fn only_units_with_a_wanted_type_are_kept() {
+    assert_eq!(types(&section()).unwrap().units.len(), 1, "not the one of an assembly file");
+}
+
+#[test]
+fn units_share_the_reading_of_their_abbreviations() {
+    // A table that takes long, and many units of package runtime: each unit alone is within bounds.
+    let mut abbreviations = ABBREVIATIONS[..ABBREVIATIONS.len() - 1].to_vec();
+    for code in 128_u64..128 + 16_000 {
+        let low = u8::try_from(code & 0x7f).unwrap() | 0x80;
+        let high = [code >> 7, code >> 14].map(|bits| u8::try_from(bits & 0x7f).unwrap());
+        abbreviations.extend([low, high[0] | 0x80, high[1], 0x13, 0, 0, 0]);
+    }
+    abbreviations.push(0);
+    let mut section = Section::default();
+    for _ in 0..20_000 {
+        let unit = section.start_unit("runtime");
+        section.end_unit(unit);
+    }
+    let mut types = Types::scan(section.0.as_slice(), &abbreviations, vec!["mspan"]).unwrap();
+    assert!(types.units.is_empty());
+    let mut tables = Tables::new(&abbreviations);
+    assert!(Rc::ptr_eq(&tables.at(0).unwrap(), &tables.at(0).unwrap()));
+    assert_eq!(tables.read, 1);
+    // What was made to be read again and again ends.
+    let ends = (0..=MAX_TABLES).map(|count| tables.at(7 * (1 + count % 2))).any(|table| table.is_err());
+    assert!(ends);
+    types.attributes_left = 0;
+    let unit =
+        Unit { start_offset: 0, bytes: section.0, abbreviations: Tables::new(&abbreviations).at(0).unwrap() };
+    assert!(types.add(unit, &mut vec!["mspan"]).is_err(), "no attribute more");
+}
+
+#[test]
+fn more_units_than_a_program_has_are_refused() {
+    let mut section = Section::default();
+    for _ in 0..=MAX_UNITS {
+        let unit = section.start_unit("main");
+        section.end_unit(unit);
+    }
+    assert!(types(&section.0).is_err());
+}
+
+#[test]
+fn a_unit_or_a_table_that_is_too_large_is_refused() {
+    let mut section = section();
+    // The second unit starts behind the first, and claims more than it has.
+    let first_bytes = unit_len_bytes(&section).unwrap();
+    let len = u32::try_from(MAX_RUNTIME_BYTES).unwrap();
+    section[first_bytes..first_bytes + 4].copy_from_slice(&len.to_le_bytes());
+    assert!(types(&section).is_err());
+    let endless = [&ABBREVIATIONS[..ABBREVIATIONS.len() - 1], &vec![1; MAX_TABLE_BYTES]].concat();
+    assert!(Tables::new(&endless).at(0).is_err());
+}
+
 proptest! {
     #[test]
     fn garbage_never_panics(section in proptest::collection::vec(any::<u8>(), 0..400)) {
