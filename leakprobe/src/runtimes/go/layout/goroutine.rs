@@ -23,8 +23,6 @@ layout! {
         syscallbp_offset: Option<usize> = "g.syscallbp",
         /// What it does. 4 bytes.
         status_offset: usize = "g.atomicstatus",
-        /// Its number.
-        id_offset: usize = "g.goid",
         /// Since when it waits.
         waitsince_offset: usize = "g.waitsince",
         /// What for. 1 byte.

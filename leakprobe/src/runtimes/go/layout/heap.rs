@@ -9,8 +9,6 @@ layout! {
     pub struct Layout {
         /// The page allocator.
         pages_offset: u64 = "mheap.pages",
-        /// The collector's cycle, twice: what spans' `sweepgen` are compared with. 4 bytes.
-        heap_sweepgen_offset: u64 = "mheap.sweepgen",
         /// A slice of all spans; the number of pages in use, `pagesInUse`, follows it.
         allspans_offset: u64 = "mheap.allspans",
         /// Its only entry is the second level of the index.
@@ -48,20 +46,6 @@ layout! {
         span_start_offset: usize = "mspan.startAddr",
         /// Its length in pages of 8 KiB.
         span_pages_offset: usize = "mspan.npages",
-        /// Width of the next three: 8 bytes, and 2 since Go 1.22.
-        span_index_bytes: usize = "sizeof(mspan.nelems)",
-        /// Number of objects.
-        span_elements_offset: usize = "mspan.nelems",
-        /// The allocator looks for a free object from this one on.
-        span_free_index_offset: usize = "mspan.freeindex",
-        /// The same as the collector sees it.
-        span_scan_index_offset: usize = "mspan.freeIndexForScan",
-        /// Which objects were alive at the last sweep.
-        span_alloc_bits_offset: usize = "mspan.allocBits",
-        /// Which objects the collector marked.
-        span_mark_bits_offset: usize = "mspan.gcmarkBits",
-        /// Compared with the heap's. 4 bytes.
-        span_sweepgen_offset: usize = "mspan.sweepgen",
         /// Objects allocated. 2 bytes.
         span_alloc_count_offset: usize = "mspan.allocCount",
         /// Twice the size class, and 1 without pointers. 1 byte.
@@ -70,58 +54,27 @@ layout! {
         span_state_offset: usize = "mspan.state",
         /// Size of an object.
         span_element_bytes_offset: usize = "mspan.elemsize",
-        /// End of its objects.
-        span_limit_offset: usize = "mspan.limit",
 
         /// Size of what is kept of an arena of 64 MiB.
         heap_arena_bytes: u64 = "sizeof(heapArena)",
-        /// In it: the span of each page.
-        heap_arena_spans_offset: u64 = "heapArena.spans",
 
         /// In `work`: the collector's work buffers.
         work_buffers_offset: u64 = "workType.wbufSpans",
         /// In `work`: the queues of the Green Tea collector, since Go 1.26.
         span_queues_offset: Option<u64> = "workType.spanSPMCs",
 
-        /// Bytes in spans in use.
-        controller_heap_in_use_offset: u64 = "gcControllerState.heapInUse",
-        /// Bytes given back to the kernel.
-        controller_heap_released_offset: u64 = "gcControllerState.heapReleased",
-        /// Bytes that are neither.
-        controller_heap_free_offset: u64 = "gcControllerState.heapFree",
-
-        /// Stacks of threads that the runtime mapped.
-        stats_stacks_sys_offset: u64 = "mstats.stacks_sys",
         /// Spans' headers.
         stats_mspan_sys_offset: u64 = "mstats.mspan_sys",
-        /// Processors' caches.
-        stats_mcache_sys_offset: u64 = "mstats.mcache_sys",
         /// Profiling buckets.
         stats_buckhash_sys_offset: u64 = "mstats.buckhash_sys",
-        /// The collector's own.
-        stats_gc_misc_sys_offset: u64 = "mstats.gcMiscSys",
-        /// Everything else.
-        stats_other_sys_offset: u64 = "mstats.other_sys",
 
         /// Its number. 4 bytes.
         processor_id_offset: u64 = "p.id",
-        /// Its cache of spans.
-        processor_mcache_offset: u64 = "p.mcache",
-        /// Its cache of pages: an address, and two bitmaps.
-        processor_page_cache_offset: u64 = "p.pcache",
-        /// Of 64 pages, those that are free.
-        page_cache_free_offset: u64 = "pageCache.cache",
-        /// Of 64 pages, those that were given back to the kernel.
-        page_cache_scavenged_offset: u64 = "pageCache.scav",
 
         /// The goroutine of its own stack.
         thread_g0_offset: u64 = "m.g0",
-        /// The goroutine of its signal stack.
-        thread_gsignal_offset: u64 = "m.gsignal",
         /// Its number in the kernel.
         thread_procid_offset: u64 = "m.procid",
-        /// The goroutine it runs.
-        thread_curg_offset: u64 = "m.curg",
         /// The next thread.
         alllink_offset: u64 = "m.alllink",
         /// The state of its random number generator, since Go 1.24.
