@@ -217,7 +217,7 @@ fn read_goroutines(
 ) -> Vec<Goroutines> {
     let mut all = Vec::new();
     for go in runtimes.go.iter().filter(|_| !is_gone) {
-        match go.goroutines(target, host::monotonic_ns()) {
+        match go.goroutines(target, &runtimes.plugins, host::monotonic_ns()) {
             Ok(found) => {
                 gaps.extend(found.gaps());
                 all.push(found);

@@ -67,3 +67,15 @@ fn two_runtimes_in_a_process_are_both_read() -> Result<()> {
     ensure!(count == 120, "{count} of 120 goroutines wait in the libraries: {}", report["goroutines"]);
     Ok(())
 }
+
+#[test]
+fn a_plug_in_is_code_on_its_hosts_runtime() -> Result<()> {
+    let built = |kind| GoBuild { version: NEWEST_GO, kind, symbols: Symbols::Dwarf };
+    let mut command = Command::new(compile::go_workload("go/plugin_host", built(Kind::Cgo))?);
+    command.arg(compile::go_workload("go/plugged", built(Kind::Plugin))?);
+    let workload = Workload::start_program(command, "go/plugin_host", Deadline::usual())?;
+    let report = is_read_as_it_counts(&workload)?;
+    let count = waiting_in(&report, "leakprobe/workloads/plugged.waitInThePlugin");
+    ensure!(count == 40, "{count} of 40 goroutines wait in the plug-in: {}", report["goroutines"]);
+    Ok(())
+}

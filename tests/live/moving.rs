@@ -54,7 +54,7 @@ fn looked_at_two_hundred_times(kind: Kind) -> Result<()> {
         components_are_sane(&ledger)?;
         ensure!(mapped_bytes(&look, Component::GoHeapInUse) < GIB, "look {number}: a heap of a gigabyte");
         let go = inside.runtimes.go.first().context("the Go runtime was found")?;
-        let goroutines = go.goroutines(&inside.target, 1 << 62)?;
+        let goroutines = go.goroutines(&inside.target, &[], 1 << 62)?;
         // One that ends and whose structure is used again at once may be met twice.
         ensure!(
             goroutines.count <= 2 * most_goroutines,

@@ -41,6 +41,8 @@ pub enum Kind {
     Cgo,
     /// A shared library for a C program, with C where the package has any. Sets the build tag `with_cgo`.
     Shared,
+    /// A plug-in for a program that is built as [`Self::Cgo`].
+    Plugin,
     /// Go alone, for another processor: it cannot run here.
     Arm64,
 }
@@ -70,6 +72,7 @@ impl GoBuild {
             Kind::Race => vec!["-race"],
             Kind::Cgo => vec!["-tags=with_cgo"],
             Kind::Shared => vec!["-tags=with_cgo", "-buildmode=c-shared"],
+            Kind::Plugin => vec!["-tags=with_cgo", "-buildmode=plugin"],
             Kind::Arm64 => vec![],
         };
         match self.symbols {
@@ -95,6 +98,7 @@ impl fmt::Display for Kind {
             Self::Race => "-race",
             Self::Cgo => "cgo",
             Self::Shared => "c-shared",
+            Self::Plugin => "plug-in",
             Self::Arm64 => "arm64",
         })
     }

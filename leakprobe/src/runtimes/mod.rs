@@ -30,6 +30,8 @@ use crate::target::modules::{FileId, Module};
 pub struct Runtimes {
     /// The Go runtimes that were found: the executable's first, then those of shared libraries.
     pub go: Vec<GoRuntime>,
+    /// Plug-ins of a Go program: code that runs on its runtime, and no heap of their own.
+    pub plugins: Vec<GoRuntime>,
     /// What the first Go file says of its build; the executable comes first.
     pub build: Option<GoBuildInfo>,
     /// The file with the race detector in it.
@@ -69,11 +71,12 @@ impl Runtimes {
     pub fn find(memory: &dyn Memory, modules: &[Module]) -> (Self, Vec<Gap>) {
         let mut gaps = Vec::new();
         let exe = exe(modules);
-        let mut go = Vec::new();
+        let (mut go, mut plugins) = (Vec::new(), Vec::new());
         let mut builds = Vec::new();
         for module in exe.into_iter().chain(modules.iter().filter(|module| !module.is_exe)) {
             let Some(build) = GoBuildInfo::read(&module.elf).unwrap_or_default() else { continue };
             match GoRuntime::find(memory, &module.elf, module.load_bias, &build) {
+                Ok(runtime) if build.is_plugin() => plugins.push(runtime),
                 Ok(runtime) => go.push(runtime),
                 Err(error) => gaps.push(Gap {
                     what: format!("the runtime of {} in {}", build.version, module.name()),
@@ -95,7 +98,7 @@ impl Runtimes {
             c_library.map_or_else(Vec::new, |module| glibc::data_ranges(&module.elf, module.load_bias));
         let exe_is_stripped = exe.map(|exe| !exe.elf.has_symbol_table());
         let replacement = Replacement::find(modules);
-        (Self { go, build, race_file, glibc_version, replacement, exe_is_stripped, libc_data }, gaps)
+        (Self { go, plugins, build, race_file, glibc_version, replacement, exe_is_stripped, libc_data }, gaps)
     }
 
     /// The C heap's allocator: "glibc 2.36", or what took its place.
@@ -111,7 +114,7 @@ impl Runtimes {
 
     /// Go's code, where its function tables were found.
     pub fn go_code(&self) -> Vec<GoCode<'_>> {
-        self.go.iter().filter_map(GoCode::of).collect()
+        self.go.iter().chain(&self.plugins).filter_map(GoCode::of).collect()
     }
 
     /// Reads everything now. What one runtime proves is not offered to the next.
@@ -159,7 +162,8 @@ impl Runtimes {
 
     /// The roles of the target's code; `race_text` is [`Self::race_text`].
     pub fn code_roles(&self, modules: &[Module], race_text: &[AddrRange]) -> CodeRoles {
-        let functions = self.go.iter().flat_map(go_functions).map(|(name, range)| (range, go_role(name)));
+        let go = self.go.iter().chain(&self.plugins);
+        let functions = go.flat_map(go_functions).map(|(name, range)| (range, go_role(name)));
         let race = race_text.iter().map(|range| (*range, Role::RaceRuntime));
         CodeRoles::new(modules, functions.chain(race))
     }

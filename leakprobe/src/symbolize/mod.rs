@@ -7,9 +7,11 @@
 pub mod variables;
 
 use std::collections::HashMap;
+use std::fmt;
 
 use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer as Blazesym};
+use cpp_demangle::DemangleOptions;
 use serde::Serialize;
 
 use crate::runtimes::go::code::GoCode;
@@ -141,10 +143,34 @@ fn name_linked(go: &GoCode<'_>, bare: &Frame) -> Option<Frame> {
     Some(Frame { function: Some(demangled(function.name())), ..bare.clone() })
 }
 
-/// The name as the source has it, or as it is: C is not mangled.
+/// The name as the source has it, or as it is: C is not mangled. A few hundred letters can stand for megabytes,
+/// and take seconds: what is longer than people read stays as it is.
 fn demangled(name: &str) -> String {
-    let symbol = cpp_demangle::Symbol::new(name).ok();
-    symbol.and_then(|symbol| symbol.demangle().ok()).unwrap_or_else(|| name.to_owned())
+    let written = || {
+        let symbol = cpp_demangle::Symbol::new(name).ok()?;
+        let mut text = BoundedText(String::new());
+        symbol.structured_demangle(&mut text, &DemangleOptions::default()).ok()?;
+        Some(text.0)
+    };
+    let is_short = name.len() <= MAX_MANGLED_BYTES;
+    is_short.then(written).flatten().unwrap_or_else(|| name.to_owned())
+}
+
+/// Mangled names of the race detector have some 120 letters at most.
+const MAX_MANGLED_BYTES: usize = 256;
+const MAX_DEMANGLED_BYTES: usize = 4096;
+
+/// Text that refuses to grow beyond [`MAX_DEMANGLED_BYTES`].
+struct BoundedText(String);
+
+impl fmt::Write for BoundedText {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.0.len() + text.len() > MAX_DEMANGLED_BYTES {
+            return Err(fmt::Error);
+        }
+        self.0.push_str(text);
+        Ok(())
+    }
 }
 
 /// blazesym lists inlined functions outermost first; we list innermost first.
@@ -163,6 +189,8 @@ fn frames_of(symbol: &Sym<'_>, bare: &Frame) -> Vec<Frame> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     #[test]
@@ -173,5 +201,19 @@ mod tests {
         );
         assert_eq!(demangled("__tsan_read"), "__tsan_read");
         assert_eq!(demangled("_Z"), "_Z");
+    }
+
+    #[test]
+    fn a_name_that_unfolds_without_end_stays_as_it_is() {
+        let name = format!("_Z1f{}", "St4pairIT_S0_E".repeat(300));
+        assert_eq!(demangled(&name), name, "too long to begin with");
+        let mut text = BoundedText("x".repeat(MAX_DEMANGLED_BYTES - 1));
+        assert!(text.write_str("y").is_ok() && text.write_str("z").is_err());
+        let doubled = (0..16).fold("_Z1fSt4pairIiiE".to_owned(), |name, index| {
+            let last = if index == 0 { "S0_".to_owned() } else { format!("S{index}_") };
+            format!("{name}S_I{last}{last}E")
+        });
+        let shown = demangled(&doubled);
+        assert!(shown.len() <= MAX_DEMANGLED_BYTES, "{} letters of {doubled}", shown.len());
     }
 }

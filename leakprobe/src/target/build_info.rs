@@ -60,6 +60,11 @@ impl GoBuildInfo {
         self.setting("-race") == Some("true")
     }
 
+    /// Whether it is a plug-in of a Go program: its code runs on that program's runtime.
+    pub fn is_plugin(&self) -> bool {
+        self.setting("-buildmode") == Some("plugin")
+    }
+
     /// Whether cgo was on when the program was built; `None` where the record does not say.
     pub fn cgo(&self) -> Option<bool> {
         self.setting("CGO_ENABLED").map(|value| value == "1")

@@ -120,17 +120,19 @@ impl GoRuntime {
         self.heap.as_ref().context("the Go heap was not found")?.ranges(memory)
     }
 
-    /// All goroutines, by what they do; `now_ns` is the monotonic clock's.
+    /// All goroutines, by what they do; `now_ns` is the monotonic clock's. Their code is the program's own, and
+    /// that of its `plugins`.
     ///
     /// # Errors
     /// Where their list is not found or cannot be read, or the function table was not found.
-    pub fn goroutines(&self, memory: &dyn Memory, now_ns: u64) -> Result<Goroutines> {
+    pub fn goroutines(&self, memory: &dyn Memory, plugins: &[Self], now_ns: u64) -> Result<Goroutines> {
         let heap = self.heap.as_ref().context("the Go heap was not found")?;
-        let code = GoCode::of(self).context("Go's function table was not found")?;
+        let own = GoCode::of(self).context("Go's function table was not found")?;
+        let code: Vec<GoCode<'_>> = [own].into_iter().chain(plugins.iter().filter_map(GoCode::of)).collect();
         let sources = goroutines::Sources {
             memory,
             layout: &heap.goroutine_layout,
-            code,
+            code: &code,
             allgs_addr: heap.globals.addr(Global::Allgs)?,
             reasons_addr: heap.globals.addr(Global::WaitReasonStrings).ok(),
         };

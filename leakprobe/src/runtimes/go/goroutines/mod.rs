@@ -50,8 +50,8 @@ pub struct Sources<'a> {
     pub memory: &'a dyn Memory,
     /// How a goroutine is laid out.
     pub layout: &'a GoroutineLayout,
-    /// Whose functions are on the stacks.
-    pub code: GoCode<'a>,
+    /// Whose functions are on the stacks: the program's, and its plug-ins'.
+    pub code: &'a [GoCode<'a>],
     /// `runtime.allgs`.
     pub allgs_addr: u64,
     /// `runtime.waitReasonStrings`, where it was found.

@@ -77,7 +77,9 @@ fn process(goroutines: &[(u64, u64)]) -> Pieces {
 fn read_from(memory: &dyn Memory, pclntab: &Pclntab, layout: &GoroutineLayout) -> Result<Goroutines> {
     let text = AddrRange::with_len(TEXT_SVMA, 0x60).unwrap();
     let code = GoCode { pclntab, load_bias: 0, text, race_calls: None };
-    let sources = Sources { memory, layout, code, allgs_addr: ALLGS_ADDR, reasons_addr: Some(REASONS_ADDR) };
+    let code = [code];
+    let sources =
+        Sources { memory, layout, code: &code, allgs_addr: ALLGS_ADDR, reasons_addr: Some(REASONS_ADDR) };
     read(&sources, 5000)
 }
 

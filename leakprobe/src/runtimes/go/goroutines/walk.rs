@@ -10,7 +10,7 @@ use super::record::Saved;
 use crate::address::AddrRange;
 use crate::runtimes::go::code::GoCode;
 use crate::runtimes::go::image::Arch;
-use crate::runtimes::go::pclntab::Role;
+use crate::runtimes::go::pclntab::{Function, Role};
 use crate::target::memory::Memory;
 
 /// Frames kept of one stack.
@@ -73,13 +73,13 @@ enum Place {
 
 /// Walks the stacks of one process.
 pub struct Walker<'a> {
-    code: GoCode<'a>,
+    code: &'a [GoCode<'a>],
     arch: Arch,
     known: HashMap<Place, Known>,
 }
 
 impl<'a> Walker<'a> {
-    pub fn new(code: GoCode<'a>, arch: Arch) -> Self {
+    pub fn new(code: &'a [GoCode<'a>], arch: Arch) -> Self {
         Self { code, arch, known: HashMap::new() }
     }
 
@@ -106,8 +106,14 @@ impl<'a> Walker<'a> {
 
     /// Name of the function that starts at `start_addr`.
     pub fn function_name(&self, start_addr: u64) -> Option<&'a str> {
-        let function = self.code.pclntab.lookup(start_addr.wrapping_sub(self.code.load_bias))?;
-        Some(function.name())
+        Some(self.function(start_addr)?.0.name())
+    }
+
+    /// The function at `addr`, and the address that its file states for it.
+    fn function(&self, addr: u64) -> Option<(Function<'a>, u64)> {
+        let code = self.code.iter().find(|code| code.text.contains(addr))?;
+        let svma = addr.wrapping_sub(code.load_bias);
+        Some((code.pclntab.lookup(svma)?, svma))
     }
 
     fn known(&mut self, place: Place) -> Known {
@@ -123,21 +129,19 @@ impl<'a> Walker<'a> {
     }
 
     fn look_up(&self, place: Place) -> Known {
-        let svma = |addr: u64| addr.wrapping_sub(self.code.load_bias);
-        let starts =
-            |addr| self.code.pclntab.lookup(svma(addr)).is_some_and(|it| it.entry_svma == svma(addr));
+        let starts = |addr| self.function(addr).is_some_and(|(function, svma)| function.entry_svma == svma);
         let code_addr = match place {
             Place::Saved(addr) if starts(addr) => addr,
             Place::Interrupted(addr) => addr,
             Place::Saved(addr) | Place::Returned(addr) => addr.wrapping_sub(1),
         };
-        let Some(function) = self.code.pclntab.lookup(svma(code_addr)) else {
+        let Some((function, svma)) = self.function(code_addr) else {
             return Known { code_addr, way: Way::Lost };
         };
         let way = match function.role() {
             Role::Outermost => Way::Root,
             Role::SystemStack | Role::SystemStackSwitch => Way::Switch,
-            _ => match function.frame_bytes(svma(code_addr)) {
+            _ => match function.frame_bytes(svma) {
                 Some(frame_bytes) => {
                     let interrupts = matches!(function.name(), "runtime.asyncPreempt" | "runtime.sigpanic");
                     Way::Sized { frame_bytes, interrupts }
