@@ -160,3 +160,55 @@ fn growth_of_the_heap_is_by_who_allocated_it() -> Result<()> {
     ensure!(change == sum, "the profile grew by {change}, its sites by {sum}");
     Ok(())
 }
+
+fn is_on(site: &Value, function: &str) -> bool {
+    site["frames"].as_array().into_iter().flatten().any(|frame| frame["function"] == function)
+}
+
+#[test]
+fn what_was_in_place_before_the_window_does_not_grow() -> Result<()> {
+    let mut workload = Workload::start("go/heap_caches")?;
+    workload.ask("load 100")?;
+    let mut probe = Probe::start(&workload, &["--duration", "60s"])?;
+    probe.wait_until_watching()?;
+    workload.ask("leak 36")?;
+    workload.ask("collect")?;
+    let report = probe.report_now()?;
+    expect::ledger_balances(&report)?;
+    let sites = report["call_sites"].as_array().context("call sites are a list")?;
+    let cache = sites.iter().find(|site| is_on(site, "main.loadCache"));
+    ensure!(cache.is_none(), "the cache was there before: {cache:?}");
+    let first = sites.first().context("something grew")?;
+    ensure!(is_on(first, "main.leakABit") && first["source"] == "heap_profile", "{first}");
+    let bytes = expect::number(first, "/bytes")?;
+    ensure!((35 * MIB..=37 * MIB).contains(&bytes), "main.leakABit gained {bytes} bytes");
+    Ok(())
+}
+
+#[test]
+fn a_cache_that_took_the_place_of_another_is_told_with_it() -> Result<()> {
+    let mut workload = Workload::start("go/heap_caches")?;
+    for command in ["load 64", "collect"] {
+        workload.ask(command)?;
+    }
+    let mut probe = Probe::start(&workload, &["--duration", "60s"])?;
+    probe.wait_until_watching()?;
+    for command in ["drop", "collect", "other 64", "collect"] {
+        workload.ask(command)?;
+    }
+    let report = probe.report_now()?;
+    expect::ledger_balances(&report)?;
+    let profile = &report["heap_profile"];
+    let sites = profile["sites"].as_array().context("sites are a list")?;
+    let sum = sites.iter().map(|site| expect::number(site, "/growth")).sum::<Result<i64>>()?;
+    ensure!(profile["growth"] == sum, "the profile grew by {}, its sites by {sum}", profile["growth"]);
+    let gone = sites.iter().find(|site| is_on(site, "main.loadCache")).context("the first cache is told")?;
+    ensure!(gone["bytes"] == 0 && gone["objects"] == 0, "{gone}");
+    let lost = -expect::number(gone, "/growth")?;
+    ensure!((63 * MIB..=65 * MIB).contains(&lost), "main.loadCache lost {lost} bytes");
+    // The second cache lies where the first one lay.
+    let grown = report["call_sites"].as_array().into_iter().flatten();
+    let is_told = |site: &Value| site["source"] == "heap_profile";
+    ensure!(!grown.clone().any(is_told), "nothing became resident: {:?}", grown.collect::<Vec<_>>());
+    Ok(())
+}

@@ -3,8 +3,6 @@
 //! Names are those of pprof: each address of a stack is one call of the source, since the runtime lists inlined
 //! calls too. The surprise: only the last address may stand for several, where the stack was too deep to keep.
 
-use std::collections::HashMap;
-
 use crate::attribute::held;
 use crate::claim::Component;
 use crate::look::Look;
@@ -35,38 +33,54 @@ pub fn heap_profile(
     }
     let before = start.and_then(|start| start.heap_profile.as_ref());
     let before = before.and_then(|before| Some((before, held::changes(before, profile)?)));
-    let changes: Option<HashMap<&[u64], i64>> = before
-        .as_ref()
-        .map(|(_, changes)| changes.iter().map(|(site, change)| (&*site.stack, *change)).collect());
-    let (listed, smaller) = profile.sites.split_at(profile.sites.len().min(MAX_SITES));
-    let change = |site: &HeldSite| changes.as_ref().and_then(|changes| changes.get(&*site.stack).copied());
-    let site = |site: &HeldSite| report::HeldSite {
-        bytes: site.bytes,
-        objects: site.objects,
-        growth: change(site),
+    let changes = before.as_ref().map(|(_, changes)| changes.iter().copied());
+    let mut changes = changes.into_iter().flatten();
+    let mut all: Vec<Holder<'_>> =
+        profile.sites.iter().map(|site| (site, site.bytes, changes.next())).collect();
+    if let Some((before, _)) = &before {
+        let gone = held::vanished(before, profile).into_iter();
+        all.extend(gone.map(|site| (site, 0, Some(held::difference(site.bytes, 0)))));
+    }
+    report::HeapProfile {
+        in_use: Some(profile.in_use_bytes),
+        in_use_objects: Some(profile.in_use_objects),
+        growth: before.map(|(before, _)| held::difference(before.in_use_bytes, profile.in_use_bytes)),
+        rate: Some(profile.rate_bytes),
+        source: "mbuckets",
+        sites: named(&all, symbolizer),
+        ..none
+    }
+}
+
+/// A stack, the bytes it holds, and how these changed.
+type Holder<'a> = (&'a HeldSite, u64, Option<i64>);
+
+/// The first of them with names, the others as one.
+fn named(all: &[Holder<'_>], symbolizer: &mut Symbolizer<'_>) -> Vec<report::HeldSite> {
+    let objects = |site: &HeldSite, bytes: u64| if bytes == 0 { 0 } else { site.objects };
+    let (listed, smaller) = all.split_at(all.len().min(MAX_SITES));
+    let site = |&(site, bytes, growth): &Holder<'_>| report::HeldSite {
+        bytes,
+        objects: objects(site, bytes),
+        growth,
         frames: frames(&site.stack, symbolizer),
         note: site.stack.is_empty().then_some(TOO_MANY_STACKS),
     };
     let mut sites: Vec<report::HeldSite> = listed.iter().map(site).collect();
     if !smaller.is_empty() {
+        let mut growths = smaller.iter().map(|(_, _, growth)| *growth);
         sites.push(report::HeldSite {
-            bytes: smaller.iter().map(|site| site.bytes).fold(0, u64::saturating_add),
-            objects: smaller.iter().map(|site| site.objects).fold(0, u64::saturating_add),
-            growth: smaller.iter().map(change).sum(),
+            bytes: smaller.iter().map(|(_, bytes, _)| *bytes).fold(0, u64::saturating_add),
+            objects: smaller
+                .iter()
+                .map(|(site, bytes, _)| objects(site, *bytes))
+                .fold(0, u64::saturating_add),
+            growth: growths.try_fold(0, |sum: i64, growth| Some(sum.saturating_add(growth?))),
             frames: Vec::new(),
             note: Some(SMALLER_SITES),
         });
     }
-    report::HeapProfile {
-        in_use: Some(profile.in_use_bytes),
-        in_use_objects: Some(profile.in_use_objects),
-        growth: before
-            .map(|(before, _)| profile.in_use_bytes.wrapping_sub(before.in_use_bytes).cast_signed()),
-        rate: Some(profile.rate_bytes),
-        source: "mbuckets",
-        sites,
-        ..none
-    }
+    sites
 }
 
 /// The Go heap's objects by size.
@@ -94,10 +108,7 @@ pub fn with_allocations(
     let Some(gained) = gained(start, end, resident_bytes) else { return faults };
     let mut sites: Vec<CallSite> = faults.into_iter().filter(|site| !is_object(site)).collect();
     let (listed, smaller) = gained.split_at(gained.len().min(MAX_SITES));
-    sites.extend(listed.iter().map(|(site, bytes)| {
-        let note = site.stack.is_empty().then_some(TOO_MANY_STACKS);
-        allocated(*bytes, frames(&site.stack, symbolizer), note)
-    }));
+    sites.extend(listed.iter().map(|(site, bytes)| allocated(*bytes, frames(&site.stack, symbolizer), None)));
     let total_bytes = gained.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
     for (bytes, note) in [
         (smaller.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add), SMALLER_SITES),

@@ -137,6 +137,9 @@ impl Runtimes {
             let profile = go_profile(go, memory, &mut findings.gaps);
             heap_profile = one_profile(heap_profile, profile, &mut findings.gaps);
         }
+        if let Some(profile) = &mut heap_profile {
+            profile.has_others = self.go.len() > 1;
+        }
         let mut race_counts = None;
         let race_module = self.race_module(modules);
         if let Some(module) = race_module {
@@ -186,10 +189,17 @@ impl Runtimes {
 
 /// What Go's heap profile shows, or a gap that says why nothing.
 fn go_profile(go: &GoRuntime, memory: &dyn Memory, gaps: &mut Vec<Gap>) -> Option<HeapProfile> {
+    let mut gap = |why, bytes| gaps.push(Gap { what: "Go's heap profile".to_owned(), why, bytes });
     match go.heap_profile(memory) {
-        Ok(profile) => Some(profile),
+        Ok(profile) => {
+            if profile.is_torn {
+                let why = "collections ended all the while it was read: its figures are of more than one";
+                gap(why.to_owned(), Some(profile.in_use_bytes));
+            }
+            Some(profile)
+        }
         Err(error) => {
-            gaps.push(Gap { what: "Go's heap profile".to_owned(), why: format!("{error:#}"), bytes: None });
+            gap(format!("{error:#}"), None);
             None
         }
     }

@@ -6,7 +6,7 @@
 //!
 //! What a reader of the profile sees (Go `src/runtime/mprof.go`, 1.19 to 1.27): the active cycle, and of those to
 //! come the one whose number is current, which the reader would flush first. The other two hold what no sweep has
-//! compared with its frees yet.
+//! compared with its frees yet: they are kept apart, as what may be in use for all that is known.
 
 use std::collections::HashMap;
 
@@ -45,6 +45,12 @@ pub struct HeapProfile {
     pub in_use_objects: u64,
     /// The same by allocation stack, most bytes first.
     pub sites: Vec<HeldSite>,
+    /// Bytes by allocation stack with the cycles that are not published: never less than were in use by then.
+    pub counted: HashMap<Box<[u64]>, u64>,
+    /// Collections ended all the while it was read: it is of more than one cycle.
+    pub is_torn: bool,
+    /// The process has other Go heaps, of which it says nothing.
+    pub has_others: bool,
 }
 
 /// Objects in use that one stack allocated.
@@ -74,31 +80,29 @@ pub fn read(reader: &Reader<'_>) -> Result<HeapProfile> {
     };
     let mut attempts_left = MAX_ATTEMPTS;
     loop {
-        let before = current_cycle(reader)?;
-        let (published, everything) = read_buckets(reader, rate_bytes, before)?;
+        let before = cycle_word(reader)?;
+        let current = before.map(|word| usize::try_from(word >> 1)).transpose()?;
+        let profile = read_buckets(reader, rate_bytes, current.map(|number| number % FUTURE_CYCLES))?;
         attempts_left -= 1;
-        if attempts_left == 0 || current_cycle(reader)? == before {
-            // Before the first collection the profile is whatever was counted so far.
-            return Ok(everything.unwrap_or(published).into_profile(rate_bytes));
+        let is_torn = cycle_word(reader)? != before;
+        if attempts_left == 0 || !is_torn {
+            return Ok(HeapProfile { is_torn, ..profile });
         }
     }
 }
 
-/// Which future cycle is the current one: `mProfCycle` holds its number above a bit. `None` where it is nowhere.
-fn current_cycle(reader: &Reader<'_>) -> Result<Option<usize>> {
+/// `mProfCycle`: the number of the current cycle, above a bit that is set when it is flushed. `None` where it is
+/// nowhere.
+fn cycle_word(reader: &Reader<'_>) -> Result<Option<u32>> {
     let Ok(addr) = reader.globals.addr(Global::MemProfileCycle) else { return Ok(None) };
-    let value = reader.memory.read_u32(addr)?;
-    Ok(Some(usize::try_from(value >> 1)? % FUTURE_CYCLES))
+    Ok(Some(reader.memory.read_u32(addr)?))
 }
 
-/// What is published, and everything there is where nothing was published yet.
-fn read_buckets(
-    reader: &Reader<'_>,
-    rate_bytes: u64,
-    current: Option<usize>,
-) -> Result<(Tally, Option<Tally>)> {
+/// What is published; everything there is where nothing was published yet.
+fn read_buckets(reader: &Reader<'_>, rate_bytes: u64, current: Option<usize>) -> Result<HeapProfile> {
     let mut published = Tally::default();
-    let mut everything = Some(Tally::default());
+    let mut everything = Tally::default();
+    let mut is_published = false;
     let mut bucket_addr = reader.memory.read_u64(reader.globals.addr(Global::Mbuckets)?)?;
     let mut buckets_left = MAX_BUCKETS;
     while bucket_addr != 0 {
@@ -106,17 +110,16 @@ fn read_buckets(
         let bucket = Bucket::read(reader, bucket_addr)?;
         let flushed = current.and_then(|index| bucket.future.get(index).copied()).unwrap_or_default();
         let seen = bucket.active.plus(flushed);
-        if seen != Cycle::default() {
-            everything = None;
-        }
+        is_published |= seen != Cycle::default();
         published.add(&bucket, seen, rate_bytes);
-        if let Some(everything) = &mut everything {
-            let all = bucket.future.into_iter().fold(bucket.active, Cycle::plus);
-            everything.add(&bucket, all, rate_bytes);
-        }
+        let all = bucket.future.into_iter().fold(bucket.active, Cycle::plus);
+        everything.add(&bucket, all, rate_bytes);
         bucket_addr = bucket.next_addr;
     }
-    Ok((published, everything))
+    let counted = everything.by_stack.iter().map(|(stack, (bytes, _))| (stack.clone(), *bytes)).collect();
+    // Before the first collection the profile is whatever was counted so far.
+    let shown = if is_published { published } else { everything };
+    Ok(HeapProfile { counted, ..shown.into_profile(rate_bytes) })
 }
 
 /// `memRecordCycle`, as far as every version has it.
@@ -195,6 +198,7 @@ impl Tally {
             in_use_bytes: sites.iter().fold(0, |sum: u64, site| sum.saturating_add(site.bytes)),
             in_use_objects: sites.iter().fold(0, |sum: u64, site| sum.saturating_add(site.objects)),
             sites,
+            ..HeapProfile::default()
         }
     }
 }

@@ -58,7 +58,13 @@ func (s *stack[T]) push(count int) {
 }
 
 //go:noinline
-func keep(bytes int) { slices = append(slices, make([]byte, bytes)) }
+func keep(bytes int) {
+	slice := make([]byte, bytes)
+	for offset := 0; offset < len(slice); offset += contract.PageBytes {
+		slice[offset] = 1
+	}
+	slices = append(slices, slice)
+}
 
 //go:noinline
 func keepTwice(bytes int) {
