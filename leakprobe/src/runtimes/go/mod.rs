@@ -129,14 +129,28 @@ impl GoRuntime {
         let heap = self.heap.as_ref().context("the Go heap was not found")?;
         let own = GoCode::of(self).context("Go's function table was not found")?;
         let code: Vec<GoCode<'_>> = [own].into_iter().chain(plugins.iter().filter_map(GoCode::of)).collect();
+        let allgs_addr = heap.globals.addr(Global::Allgs)?;
+        if heap.note.is_some() {
+            self.check_goroutines(memory, heap, allgs_addr)?;
+        }
         let sources = goroutines::Sources {
             memory,
             layout: &heap.goroutine_layout,
             code: &code,
-            allgs_addr: heap.globals.addr(Global::Allgs)?,
+            allgs_addr,
             reasons_addr: heap.globals.addr(Global::WaitReasonStrings).ok(),
         };
         goroutines::read(&sources, now_ns)
+    }
+
+    fn check_goroutines(&self, memory: &dyn Memory, heap: &Heap, allgs_addr: u64) -> Result<()> {
+        let Some(table) = self.pclntab() else { return Ok(()) };
+        let is_entry = |addr: u64| {
+            let svma = self.svma(addr);
+            table.lookup(svma).is_some_and(|function| function.entry_svma == svma)
+        };
+        let is_code = |addr: u64| table.text_svma().contains(self.svma(addr));
+        layout::check::goroutines(memory, &heap.goroutine_layout, allgs_addr, is_entry, is_code)
     }
 
     /// The functions of the program. Its addresses are those of the file: see [`Self::svma`].
@@ -207,7 +221,7 @@ impl Heap {
     ) -> Result<Self> {
         let version =
             build.go_version().with_context(|| format!("no such Go version: {:?}", build.version))?;
-        let mut errors = Vec::new();
+        let (mut errors, mut budget) = (Vec::new(), find::Budget::default());
         for candidate in layout::candidates::candidates(elf, version, Arch::of(elf)?)? {
             let program = Program {
                 elf,
@@ -216,7 +230,7 @@ impl Heap {
                 layout: &candidate.heap,
                 goroutine_layout: &candidate.goroutine,
             };
-            match Self::by_layout(memory, &program, &candidate, version) {
+            match Self::by_layout(memory, &program, &candidate, version, &mut budget) {
                 Ok(heap) => return Ok(heap),
                 Err(error) => errors.push(error),
             }
@@ -230,13 +244,18 @@ impl Heap {
         program: &Program<'_>,
         candidate: &Candidate,
         version: GoVersion,
+        budget: &mut find::Budget,
     ) -> Result<Self> {
-        let globals = Globals::find(memory, program)?;
-        // Where they are not found, the heap has to be enough.
-        if let Ok(allm_addr) = globals.addr(Global::Allm) {
-            layout::check::threads(memory, candidate, allm_addr)?;
-        }
+        let globals = Globals::find(memory, program, budget)?;
         let note = candidate.note(version);
+        match globals.addr(Global::Allm) {
+            Ok(allm_addr) => layout::check::threads(memory, candidate, allm_addr)?,
+            // Where the release is known, the heap has to be enough.
+            Err(error) if note.is_some() => {
+                return Err(error.context("nothing but the heap proves its layout"));
+            }
+            Err(_) => {}
+        }
         Ok(Self { layout: candidate.heap, globals, goroutine_layout: candidate.goroutine, note })
     }
 

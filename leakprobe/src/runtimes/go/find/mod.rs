@@ -22,8 +22,10 @@ use crate::target::memory::Memory;
 
 /// How much is read at a time; a piece that cannot be read is left out.
 const PIECE_BYTES: u64 = 1 << 18;
-/// Data segments larger than this are searched only so far.
+/// How much data is searched, for all layouts that are tried.
 const MAX_SCANNED_BYTES: u64 = 1 << 30;
+/// How many words that could be a heap's are looked at more closely. In programs there is one, or two.
+const MAX_LIKELY: u32 = 1 << 12;
 
 /// A variable of package `runtime`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,6 +107,20 @@ pub struct Globals {
     others: Vec<(Global, u64)>,
 }
 
+/// How much may still be searched for the heap: the data, and with it how often something looks likely, is the
+/// target's to choose.
+#[derive(Debug)]
+pub struct Budget {
+    bytes: u64,
+    likely: u32,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { bytes: MAX_SCANNED_BYTES, likely: MAX_LIKELY }
+    }
+}
+
 /// The program whose variables are looked for.
 #[derive(Clone, Copy)]
 pub struct Program<'a> {
@@ -121,18 +137,17 @@ pub struct Program<'a> {
 }
 
 impl Globals {
-    /// Finds the variables of `program`: by its symbols, else by its code.
+    /// Finds the variables of `program`: by its symbols, else by its code. What is searched comes off `budget`.
     ///
     /// # Errors
     /// Where there is no heap that looks like one of the layout: the program may not have got so far yet.
-    pub fn find(memory: &dyn Memory, program: &Program<'_>) -> Result<Self> {
+    pub fn find(memory: &dyn Memory, program: &Program<'_>, budget: &mut Budget) -> Result<Self> {
         let layout = program.layout;
         let mut others = in_process(symbols(program.elf)?, program.load_bias);
         let symbol = others.iter().find(|(global, _)| *global == Global::Mheap).map(|&(_, addr)| addr);
         let mheap_addr = match symbol {
             Some(addr) => addr,
-            None => scan(memory, program.elf, program.load_bias, layout)
-                .context("runtime.mheap_ is nowhere in the data")?,
+            None => scan(memory, program, budget).context("runtime.mheap_ is nowhere in the data")?,
         };
         check_mheap(memory, layout, mheap_addr)?;
         if symbol.is_none() {
@@ -197,28 +212,33 @@ fn writable_svma(segment: &Segment, svma: u64) -> bool {
     segment.writable && memory.is_some_and(|memory| memory.contains(svma))
 }
 
-/// Searches the program's data for a heap of `layout`.
-fn scan(memory: &dyn Memory, elf: &ElfFile, load_bias: u64, layout: &Layout) -> Option<u64> {
+/// Searches the program's data for a heap of its layout.
+fn scan(memory: &dyn Memory, program: &Program<'_>, budget: &mut Budget) -> Option<u64> {
+    let elf = program.elf;
     let bss = elf.section(".bss").map(|section| (section.svma, section.len_bytes));
     let segments = elf.segments().iter().filter(|segment| segment.writable);
     let stretches = segments.map(|segment| (segment.svma, segment.memory_bytes));
     let ranges = bss.into_iter().chain(stretches).filter_map(|(svma, len_bytes)| {
-        AddrRange::with_len(load_bias.wrapping_add(svma), len_bytes.min(MAX_SCANNED_BYTES))
+        AddrRange::with_len(program.load_bias.wrapping_add(svma), len_bytes.min(MAX_SCANNED_BYTES))
     });
-    ranges.into_iter().find_map(|range| scan_range(memory, range, layout))
+    ranges.into_iter().find_map(|range| scan_range(memory, range, program.layout, budget))
 }
 
-fn scan_range(memory: &dyn Memory, range: AddrRange, layout: &Layout) -> Option<u64> {
+fn scan_range(memory: &dyn Memory, range: AddrRange, layout: &Layout, budget: &mut Budget) -> Option<u64> {
     // mheap_.pages.mheapLock holds the address of mheap_.
     let distance_bytes = layout.pages_offset + layout.mheap_lock_offset;
     let mut piece_addr = range.start_addr.checked_next_multiple_of(8)?;
     while piece_addr < range.end_addr {
         let len_bytes = PIECE_BYTES.min(range.end_addr - piece_addr);
+        budget.bytes = budget.bytes.checked_sub(len_bytes)?;
         let piece = memory.read_vec(piece_addr, usize::try_from(len_bytes).ok()?).unwrap_or_default();
         for (addr, word) in (piece_addr..).step_by(8).zip(piece.chunks_exact(8)) {
             let mheap_addr = addr.wrapping_sub(distance_bytes);
-            if *word == mheap_addr.to_le_bytes() && check_mheap(memory, layout, mheap_addr).is_ok() {
-                return Some(mheap_addr);
+            if *word == mheap_addr.to_le_bytes() {
+                budget.likely = budget.likely.checked_sub(1)?;
+                if check_mheap(memory, layout, mheap_addr).is_ok() {
+                    return Some(mheap_addr);
+                }
             }
         }
         piece_addr = piece_addr.checked_add(len_bytes)?;
@@ -275,14 +295,26 @@ mod tests {
     #[test]
     fn the_heap_points_at_itself() {
         let range = AddrRange::with_len(BSS_ADDR, 1 << 20).unwrap();
-        assert_eq!(scan_range(&bss(), range, &layout()), Some(MHEAP_ADDR));
+        assert_eq!(scan_range(&bss(), range, &layout(), &mut Budget::default()), Some(MHEAP_ADDR));
+    }
+
+    #[test]
+    fn one_budget_for_all_that_is_searched() {
+        let range = AddrRange::with_len(BSS_ADDR, 1 << 20).unwrap();
+        let mut budget = Budget { bytes: 5 * PIECE_BYTES, likely: 9 };
+        let scan = |budget: &mut Budget| scan_range(&bss(), range, &layout(), budget);
+        assert_eq!(scan(&mut budget), Some(MHEAP_ADDR));
+        assert_eq!(budget.likely, 7, "the word that only looks like one, and the one");
+        budget.bytes = 0;
+        assert_eq!(scan(&mut budget), None, "used up by what was searched before");
+        assert_eq!(scan(&mut Budget { likely: 1, ..Budget::default() }), None);
     }
 
     #[test]
     fn a_heap_of_another_version_is_refused() {
         let range = AddrRange::with_len(BSS_ADDR, 1 << 20).unwrap();
         let older = Layout::for_version(21, Arch::Amd64).unwrap();
-        assert_eq!(scan_range(&bss(), range, &older), None);
+        assert_eq!(scan_range(&bss(), range, &older, &mut Budget::default()), None);
         assert!(check_mheap(&bss(), &layout(), MHEAP_ADDR).is_ok());
         assert!(check_mheap(&bss(), &layout(), MHEAP_ADDR + 4).is_err(), "unaligned");
         assert!(check_mheap(&bss(), &layout(), 0).is_err());
@@ -291,6 +323,6 @@ mod tests {
     #[test]
     fn unreadable_memory_is_passed_over() {
         let range = AddrRange::with_len(BSS_ADDR - 4 * PIECE_BYTES, 16 * PIECE_BYTES).unwrap();
-        assert_eq!(scan_range(&bss(), range, &layout()), Some(MHEAP_ADDR));
+        assert_eq!(scan_range(&bss(), range, &layout(), &mut Budget::default()), Some(MHEAP_ADDR));
     }
 }

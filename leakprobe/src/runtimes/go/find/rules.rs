@@ -44,7 +44,7 @@ struct Rule {
     pick: Pick,
 }
 
-const RULES: [Rule; 13] = [
+static RULES: [Rule; 13] = [
     Rule { global: Global::Memstats, function: "runtime.newBucket", pick: Pick::First },
     Rule {
         global: Global::PersistentChunks,
@@ -91,7 +91,8 @@ pub fn find(elf: &ElfFile, table: &Pclntab, layout: &Layout) -> Vec<(Global, u64
 fn functions(elf: &ElfFile, table: &Pclntab, arch: Arch) -> HashMap<&'static str, Vec<Operand>> {
     let mut named = HashMap::new();
     for function in table.functions() {
-        let rule = RULES.iter().find(|rule| rule.function == function.name());
+        // Of several functions of one name the first: their number is the file's to choose, and decoding is slow.
+        let rule = rule_for(function.name(), &named);
         let len_bytes = function.end_svma.saturating_sub(function.entry_svma).min(MAX_FUNCTION_BYTES);
         let code = rule.and_then(|_| Image::file_bytes_at(elf, function.entry_svma, len_bytes));
         let (Some(rule), Some(code)) = (rule, code) else { continue };
@@ -100,6 +101,11 @@ fn functions(elf: &ElfFile, table: &Pclntab, arch: Arch) -> HashMap<&'static str
         named.insert(rule.function, operands);
     }
     named
+}
+
+/// The rule for the function called `name`, unless it was followed already.
+fn rule_for(name: &str, named: &HashMap<&'static str, Vec<Operand>>) -> Option<&'static Rule> {
+    RULES.iter().find(|rule| rule.function == name && !named.contains_key(rule.function))
 }
 
 fn is_data(segment: &Segment, svma: u64) -> bool {
@@ -171,6 +177,16 @@ mod tests {
         assert_eq!(Pick::LoadedAndTaken.operand(&twice), None, "two of them");
         let behind = [operand(Use::Address, LOCK), operand(Use::Load, FLAG), operand(Use::Load, LOCK + 8)];
         assert_eq!(Pick::TakenAndNextLoaded.operand(&behind), Some(LOCK));
+    }
+
+    #[test]
+    fn a_function_is_decoded_once() {
+        let mut named = HashMap::new();
+        let rule = rule_for("runtime.newBucket", &named).unwrap();
+        named.insert(rule.function, Vec::new());
+        assert!(rule_for("runtime.newBucket", &named).is_none());
+        assert!(rule_for("runtime.preemptall", &named).is_some());
+        assert!(rule_for("main.main", &named).is_none());
     }
 
     #[test]

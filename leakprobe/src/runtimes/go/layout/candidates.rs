@@ -35,10 +35,19 @@ impl Candidate {
         Ok(Self { heap, goroutine: GoroutineLayout::from_places(arch, places)?, release })
     }
 
-    /// What has to be said where this turned out to be the layout of a `version` that nobody has looked at.
+    /// What has to be said where this turned out to be the layout of a `version` that nobody has looked at: little
+    /// where others of its minor version are known.
     pub fn note(&self, version: GoVersion) -> Option<Gap> {
         if is_known(version) {
             return None;
+        }
+        if let Some(nearest) = nearest_of_minor(version) {
+            let how = match self.release {
+                Some(release) => format!("like Go {release}"),
+                None => "as its debug information says".to_owned(),
+            };
+            let why = format!("this release was not compared, {nearest} was; read {how}");
+            return Some(Gap { what: format!("Go {version}"), why, bytes: None });
         }
         let newest = table::rows().iter().flat_map(|row| row.versions.clone()).max().unwrap_or_default();
         let how = if version > newest { "newer than what leakprobe knows" } else { "not known to leakprobe" };
@@ -50,10 +59,20 @@ impl Candidate {
     }
 }
 
-/// Whether the table was made from a release of that minor version.
+/// Whether the table was made from that release, or from an earlier and a later one of its minor version that are the
+/// same.
 pub fn is_known(version: GoVersion) -> bool {
-    let is_same = |known: &GoVersion| known.minor == version.minor;
-    table::rows().iter().any(|row| row.versions.iter().any(is_same))
+    table::rows().iter().any(|row| {
+        let patches = || row.versions.iter().filter(|known| known.minor == version.minor);
+        patches().any(|known| *known <= version) && patches().any(|known| *known >= version)
+    })
+}
+
+/// The known release of the same minor version that is the nearest: the last one before, or else the first.
+fn nearest_of_minor(version: GoVersion) -> Option<GoVersion> {
+    let known: Vec<GoVersion> = table::rows().iter().flat_map(|row| row.versions.clone()).collect();
+    let patches = || known.iter().copied().filter(|known| known.minor == version.minor);
+    patches().rfind(|known| *known <= version).or_else(|| patches().next())
 }
 
 /// The layouts that the program `elf`, built by Go `version`, may have.
@@ -121,7 +140,22 @@ mod tests {
         let row = table::rows().pop().unwrap();
         let release = row.versions.last().copied();
         let candidate = Candidate::from_places(Arch::Amd64, &row.on(Arch::Amd64), release).unwrap();
-        assert_eq!(candidate.note(GoVersion { minor: 24, patch: 7 }), None);
+        let note = |minor: u32, patch: u32| candidate.note(GoVersion { minor, patch });
+        assert_eq!(
+            (note(27, 3), note(27, 0), note(23, 5)),
+            (None, None, None),
+            "known, or between two alike"
+        );
+        let said = |minor: u32, patch: u32| {
+            let gap = note(minor, patch).unwrap();
+            format!("{}: {}", gap.what, gap.why)
+        };
+        assert_eq!(said(27, 9), "Go 1.27.9: this release was not compared, 1.27.3 was; read like Go 1.27.3");
+        assert_eq!(said(22, 5), "Go 1.22.5: this release was not compared, 1.22.10 was; read like Go 1.27.3");
+        assert!(said(24, 7).starts_with("Go 1.24.7: this release was not compared, 1.24.3 was"));
+        let own = Candidate { release: None, ..candidate };
+        let own = own.note(GoVersion { minor: 22, patch: 5 }).unwrap().why;
+        assert!(own.ends_with("read as its debug information says"), "{own}");
         let newer = candidate.note(GoVersion { minor: 28, patch: 0 }).unwrap();
         assert_eq!(newer.what, "Go 1.28");
         assert_eq!(newer.why, "newer than what leakprobe knows; its heap looks like that of Go 1.27");

@@ -1,20 +1,22 @@
 //! Whether a layout fits the structures of a process, beyond what [`super::super::find`] asks of its heap.
 //!
-//! Refuses a layout by which threads are not the threads of their own goroutines, or buckets of the heap profile
-//! overlap. The surprise: a wrong offset of the link between threads often reads as zero, so one thread alone is refused;
+//! Refuses a layout by which threads are not the threads of their own goroutines, goroutines do not start at functions,
+//! or buckets of the heap profile overlap. The surprise: a wrong offset of the link between threads often reads as zero, so one thread alone is refused;
 //! every Go program that has started has two.
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::Layout;
 use super::candidates::Candidate;
-use crate::runtimes::go::heap::read_words;
+use super::{GoroutineLayout, Layout};
+use crate::runtimes::go::heap::{Slice, read_list, read_words};
 use crate::target::memory::Memory;
 
 /// Threads that are looked at.
 const THREADS: usize = 16;
 /// The list changes when a thread starts or ends.
 const MAX_ATTEMPTS: usize = 8;
+/// Goroutines that are looked at.
+const GOROUTINES: u64 = 64;
 /// Buckets that are looked at.
 const BUCKETS: usize = 1 << 12;
 /// What is nearer was allocated one after the other.
@@ -61,6 +63,37 @@ fn threads_once(memory: &dyn Memory, candidate: &Candidate, allm_addr: u64) -> R
     Ok(())
 }
 
+/// Checks goroutines in the list at `allgs_addr`: most start where `is_entry` says that a function does, from a
+/// statement where `is_code` says that there is code.
+///
+/// # Errors
+/// Where most do not, or there is none to look at.
+pub fn goroutines(
+    memory: &dyn Memory,
+    layout: &GoroutineLayout,
+    allgs_addr: u64,
+    is_entry: impl Fn(u64) -> bool,
+    is_code: impl Fn(u64) -> bool,
+) -> Result<()> {
+    let list = Slice::read(memory, allgs_addr)?;
+    let (mut proven, mut refuted) = (0, 0);
+    for g_addr in read_list(memory, list.data_addr, list.len.min(GOROUTINES))? {
+        let field = |offset: usize| memory.read_u64(g_addr.wrapping_add(offset as u64));
+        let (Ok(start_addr), Ok(creator_addr)) = (field(layout.startpc_offset), field(layout.gopc_offset))
+        else {
+            refuted += 1;
+            continue;
+        };
+        // One kept for threads of C has no function. Few may be of a plugin, or change while they are read.
+        if start_addr != 0 {
+            let is_proven = is_entry(start_addr) && is_code(creator_addr);
+            *(if is_proven { &mut proven } else { &mut refuted }) += 1;
+        }
+    }
+    ensure!(proven > refuted, "the goroutines are not as in known Go versions");
+    Ok(())
+}
+
 /// Checks the size of the heap profile's buckets, in the list that the word at `mbuckets_addr` begins: of those
 /// allocated one after the other none may overlap, and some must touch.
 ///
@@ -101,7 +134,6 @@ pub fn buckets(memory: &dyn Memory, layout: &Layout, mbuckets_addr: u64) -> Resu
 mod tests {
     use super::*;
     use crate::runtimes::go::image::Arch;
-    use crate::runtimes::go::layout::GoroutineLayout;
     use crate::target::memory::canned::Pieces;
 
     const LIST_ADDR: u64 = 0x50_0000;
@@ -146,6 +178,28 @@ mod tests {
         assert!(threads(&memory, &candidate(25), LIST_ADDR).is_err(), "no link there");
         assert!(threads(&two_threads(FIRST_ADDR), &candidate(27), LIST_ADDR).is_err(), "another's");
         assert!(threads(&memory, &candidate(27), 0x9000).is_err(), "nothing there");
+    }
+
+    #[test]
+    fn goroutines_prove_where_they_start() {
+        let layout = candidate(27).goroutine;
+        let [start, creator] = [layout.startpc_offset, layout.gopc_offset].map(|offset| offset as u64);
+        let check = |layout: &GoroutineLayout, fields: &[(u64, u64)]| {
+            let memory = Pieces(vec![
+                (LIST_ADDR, words(24, &[(0, LIST_ADDR + 64), (8, 2), (16, 2)])),
+                (LIST_ADDR + 64, words(16, &[(0, FIRST_ADDR), (8, SECOND_ADDR)])),
+                (FIRST_ADDR, words(512, fields)),
+                (SECOND_ADDR, words(512, &[])),
+            ]);
+            let is_code = |addr: u64| (0x40_1000..0x40_2000).contains(&addr);
+            goroutines(&memory, layout, LIST_ADDR, |addr| addr == 0x40_1000, is_code)
+        };
+        let right = [(start, 0x40_1000), (creator, 0x40_1234)];
+        assert!(check(&layout, &right).is_ok(), "the second has not run");
+        assert!(check(&candidate(25).goroutine, &right).is_err(), "they lie elsewhere");
+        assert!(check(&layout, &[(start, 0x40_1001), (creator, 0x40_1234)]).is_err(), "inside a function");
+        assert!(check(&layout, &[(start, 0x40_1000), (creator, 0x9000)]).is_err(), "made by no code");
+        assert!(check(&layout, &[]).is_err(), "none to look at");
     }
 
     #[test]
