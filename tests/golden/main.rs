@@ -156,6 +156,16 @@ fn a_snapshot_of_a_go_heap() {
 }
 
 #[test]
+fn a_heap_whose_objects_are_not_all_resident() {
+    let sentence = "the profile counts whole";
+    let mut report = heap::snapshot();
+    assert!(!rendered(&report, Format::Text, &plain(80)).contains(sentence));
+    report.heap_profile.in_use = report.heap_profile.in_use.map(|bytes| bytes * 2);
+    let text = rendered(&report, Format::Text, &plain(80));
+    assert!(text.contains(sentence), "{text}");
+}
+
+#[test]
 fn files_and_shared_memory_by_name() {
     let report = files::many();
     check_text(&report, 80, expect_file!["expect/files_80.txt"]);

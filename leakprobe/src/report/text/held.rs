@@ -24,6 +24,9 @@ const IN_USE_MIN_BYTES: u64 = 4 << 20;
 /// Room without objects is told from so many bytes on, and so large a part of the spans.
 const SLACK_MIN_BYTES: u64 = 16 << 20;
 const SLACK_MIN_PERCENT: u64 = 30;
+/// The profile is scaled up from samples: less than this above what is resident says nothing.
+const UNTOUCHED_MIN_BYTES: u64 = 4 << 20;
+
 /// Sizes of objects that are named then.
 const CLASSES_MAX: usize = 3;
 
@@ -57,11 +60,11 @@ impl<'a> Held<'a> {
         })
     }
 
-    /// "257,810 objects, 65 MiB, by its profile".
+    /// "257,810 objects, 65 MiB, as of the last GC": the profile is as old as that.
     fn sum(&self, report: &Report) -> String {
         let objects =
             report.heap_profile.in_use_objects.map(|objects| format!("{} objects, ", count(objects)));
-        format!("{}{}, by its profile", objects.unwrap_or_default(), size(self.in_use_bytes))
+        format!("{}{}, as of the last GC", objects.unwrap_or_default(), size(self.in_use_bytes))
     }
 
     fn write(&self, page: &mut Page<'_>) -> io::Result<()> {
@@ -88,7 +91,19 @@ pub fn write(page: &mut Page<'_>, report: &Report, held: Option<&Held<'_>>) -> i
     let columns = page.prose_columns() - width(title);
     page.line(&[Span::new(Paint::Bold, title), Span::right(Paint::Dim, &sum, columns)])?;
     held.map_or(Ok(()), |held| held.write(page))?;
+    untouched(report).map_or(Ok(()), |text| page.prose(Paint::Plain, "  ", &text))?;
     room.map_or(Ok(()), |text| page.prose(Paint::Plain, "  ", &text))
+}
+
+/// Where the profile counts clearly more than is resident: why that is no contradiction.
+fn untouched(report: &Report) -> Option<String> {
+    let resident_bytes = heap_row(report)?.rss;
+    let more_bytes = report.heap_profile.in_use?.checked_sub(resident_bytes)?;
+    let is_clear = more_bytes >= UNTOUCHED_MIN_BYTES && more_bytes >= resident_bytes / 10;
+    is_clear.then(|| {
+        let resident = size(resident_bytes);
+        format!("Of these {resident} are resident: the profile counts whole objects, touched or not.")
+    })
 }
 
 /// "40 MiB (49 %) of its pages in use hold no object: …", where that is much.
