@@ -73,7 +73,11 @@ impl CodeRoles {
     pub fn new(modules: &[Module], go: impl IntoIterator<Item = (AddrRange, Role)>) -> Self {
         let mut roles = Self::default();
         for module in modules {
-            let rest = if is_c_library(module.name()) { Role::CLibrary } else { Role::Native };
+            let rest = match module.name() {
+                name if is_allocator(name) => Role::Allocator,
+                name if is_c_library(name) => Role::CLibrary,
+                _ => Role::Native,
+            };
             roles.set(module.span, rest);
             let symbols = module.elf.symbols(|name| named_role(name).is_some()).unwrap_or_default();
             for symbol in symbols {
@@ -97,6 +101,11 @@ impl CodeRoles {
     fn set(&mut self, range: AddrRange, role: Role) {
         self.by_addr.insert(range.start_addr..range.end_addr, role);
     }
+}
+
+/// A library that does nothing but take malloc's place: what it maps is the C heap.
+fn is_allocator(name: &str) -> bool {
+    ["libjemalloc", "libtcmalloc", "libmimalloc"].iter().any(|library| name.starts_with(library))
 }
 
 /// The role of a Go function by its full name.
