@@ -1,12 +1,14 @@
 //! Debian packages, installed without a question and without a word unless something fails.
 //!
 //! The surprise: packages that would push out others are refused. Debian's own Rust conflicts with its
-//! rustup package, and nobody who asked for a demo wants to lose that.
+//! rustup package, and nobody who asked for a demo wants to lose that. Where a machine has parts of a newer
+//! release from the suite of backports, only what comes from there fits beside them, so that is tried then.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
+use super::backports::Backports;
 use crate::command::{ask, command, find_program, is_root, quietly};
 
 /// May give way: busybox-static is the same program, and whatever needed the one accepts the other.
@@ -34,11 +36,45 @@ pub(super) fn install(packages: &[&str]) -> Result<()> {
     apt_get(&["update"])
         .context("bring the package lists up to date: check the network and the sources list")?;
     ensure_known(packages)?;
-    ensure_nothing_is_lost(packages)?;
-    apt_get(&install_arguments(packages)).with_context(|| {
+    let (fitting, pushing): (Vec<&str>, Vec<&str>) = match lost_by(&[], packages)?.is_empty() {
+        true => (packages.to_vec(), Vec::new()),
+        false => apart(packages)?,
+    };
+    let backports = if pushing.is_empty() { None } else { Backports::fetch()? };
+    let options = backports.as_ref().map_or_else(Vec::new, Backports::options);
+    ensure_nothing_is_lost(&options, &pushing)?;
+    ensure_nothing_is_lost(&[], &fitting)?;
+    if !pushing.is_empty() {
+        println!("From the suite of backports, since this machine has parts of it: {} …", pushing.join(" "));
+        install_with(&options, &pushing)?;
+    }
+    install_with(&[], &fitting)
+}
+
+fn install_with(options: &[String], packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    apt_get(&with_options(options, &install_arguments(packages))).with_context(|| {
         format!("install {}: run the command by hand and mend what it says", packages.join(" "))
     })?;
     Ok(())
+}
+
+/// Those that push nothing out, and those that do.
+fn apart<'a>(packages: &[&'a str]) -> Result<(Vec<&'a str>, Vec<&'a str>)> {
+    let (mut fitting, mut pushing) = (Vec::new(), Vec::new());
+    for &package in packages {
+        match lost_by(&[], &[package])?.is_empty() {
+            true => fitting.push(package),
+            false => pushing.push(package),
+        }
+    }
+    Ok((fitting, pushing))
+}
+
+pub(super) fn with_options<'a>(options: &'a [String], arguments: &[&'a str]) -> Vec<&'a str> {
+    options.iter().map(String::as_str).chain(arguments.iter().copied()).collect()
 }
 
 /// Fetches packages into a folder and installs nothing.
@@ -68,7 +104,7 @@ fn install_arguments<'a>(packages: &[&'a str]) -> Vec<&'a str> {
     [&["install", "--yes", "--no-install-recommends"], packages].concat()
 }
 
-fn apt_get(arguments: &[&str]) -> Result<String> {
+pub(super) fn apt_get(arguments: &[&str]) -> Result<String> {
     let mut apt_get = command("apt-get", arguments);
     // No question, and messages in the language that is parsed below.
     apt_get.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C");
@@ -96,9 +132,16 @@ fn candidate_of(policy: &str) -> Option<&str> {
     (version != "(none)").then_some(version)
 }
 
-fn ensure_nothing_is_lost(packages: &[&str]) -> Result<()> {
-    let plan = apt_get(&[&["--simulate"], install_arguments(packages).as_slice()].concat())?;
-    let lost: Vec<&str> = removals(&plan).filter(|package| !MAY_BE_REPLACED.contains(package)).collect();
+/// What installing these would remove.
+fn lost_by(options: &[String], packages: &[&str]) -> Result<Vec<String>> {
+    let arguments = [&["--simulate"], install_arguments(packages).as_slice()].concat();
+    let plan = apt_get(&with_options(options, &arguments))?;
+    let lost = removals(&plan).filter(|package| !MAY_BE_REPLACED.contains(package));
+    Ok(lost.map(str::to_owned).collect())
+}
+
+fn ensure_nothing_is_lost(options: &[String], packages: &[&str]) -> Result<()> {
+    let lost = lost_by(options, packages)?;
     ensure!(
         lost.is_empty(),
         "installing {} would remove {}, so nothing was installed. {}",

@@ -4,6 +4,7 @@
 //! whole list of commands at once, and never half of a set-up.
 
 mod apt;
+mod backports;
 mod bpf;
 mod go;
 mod machine;
