@@ -15,7 +15,7 @@ use self::files::Files;
 use crate::attribute::growth::{RawCallSite, call_sites, claims_from_stacks, new_pages};
 use crate::attribute::ledger::{Ledger, Owners};
 use crate::attribute::slack;
-use crate::claim::{Claim, Component, Evidence};
+use crate::claim::{Claim, Component, Evidence, Word};
 use crate::look::Look;
 use crate::report::{
     CallSite, ComponentRow, FAULTS, Frame, GoroutineGroup, GoroutineTotals, Malloc, PartRow, Rss,
@@ -103,7 +103,7 @@ impl Account {
                 let entry = self.end.entries.get(&component).cloned().unwrap_or_default();
                 ComponentRow {
                     id: component,
-                    label: component.label(),
+                    label: component.label().into(),
                     rss: entry.rss_bytes,
                     growth: self.start.as_ref().map(|start| signed(entry.rss_bytes, start.rss_of(component))),
                     r#virtual: entry.virtual_bytes,
@@ -176,7 +176,8 @@ impl Account {
             let stack = site.stack.map(|stack| recording.stack(stack));
             let frames = stack.map_or_else(Vec::new, |stack| symbolizer.frames(stack.code_addrs()));
             let truncated = stack.filter(|stack| stack.truncated).map(|_| "the stack ends early");
-            let site = CallSite { frames, note: site.note.or(truncated), ..without_frames(site) };
+            let site =
+                CallSite { frames, note: site.note.or(truncated).map(Into::into), ..without_frames(site) };
             merge(&mut merged, SiteKey::of(&site), site);
         }
         let mut sites: Vec<CallSite> = merged.into_values().collect();
@@ -184,7 +185,7 @@ impl Account {
         let mut smaller: HashMap<SiteKey, CallSite> = HashMap::new();
         let cut = sites.split_off(sites.len().min(MAX_CALL_SITES));
         for site in cut.into_iter().chain(unnamed.iter().map(without_frames)) {
-            let site = CallSite { frames: Vec::new(), note: Some(SMALLER_SITES), ..site };
+            let site = CallSite { frames: Vec::new(), note: Some(SMALLER_SITES.into()), ..site };
             merge(&mut smaller, SiteKey::of(&site), site);
         }
         sites.extend(smaller.into_values());
@@ -200,7 +201,7 @@ pub fn named_goroutines(found: &[Goroutines], symbolizer: &mut Symbolizer<'_>) -
     groups.sort_by_key(|(_, group)| Reverse(group.count));
     let named = groups.into_iter().take(MAX_GOROUTINE_GROUPS).map(|(runtime, group)| GoroutineGroup {
         count: group.count,
-        state: group.state.word(),
+        state: group.state.word().into(),
         wait_reason: group.reason.and_then(|reason| runtime.reasons.get(&reason).cloned()),
         waiting_seconds: group.longest_wait_ns.map(|ns| Duration::from_nanos(ns).as_secs_f64()),
         stack_bytes: group.stack_bytes,
@@ -226,7 +227,7 @@ pub fn goroutine_totals(found: &[Goroutines]) -> GoroutineTotals {
 struct SiteKey {
     component: Component,
     lines: Vec<(Option<String>, Option<String>, Option<u32>)>,
-    note: Option<&'static str>,
+    note: Option<Word>,
 }
 
 impl SiteKey {
@@ -236,7 +237,7 @@ impl SiteKey {
             |frame: &Frame| frame.function.clone().or_else(|| Some(format!("{:#x}", frame.address)));
         let lines =
             site.frames.iter().map(|frame| (function(frame), frame.file.clone(), frame.line)).collect();
-        Self { component: site.component, lines, note: site.note }
+        Self { component: site.component, lines, note: site.note.clone() }
     }
 }
 
@@ -266,12 +267,12 @@ fn sort_sites(sites: &mut [CallSite]) {
 fn without_frames(site: &RawCallSite) -> CallSite {
     CallSite {
         component: site.component,
-        source: FAULTS,
+        source: FAULTS.into(),
         bytes: site.bytes,
         faults: site.faults,
         weight: site.weight,
         frames: Vec::new(),
-        note: site.note,
+        note: site.note.map(Into::into),
     }
 }
 

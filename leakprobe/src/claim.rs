@@ -1,9 +1,14 @@
 //! What the runtimes, the maps and the trace say of addresses: a claim is "these addresses belong to
 //! that component", with its evidence. [`crate::attribute`] weighs claims against each other.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 use crate::address::AddrRange;
+
+/// A word or sentence of leakprobe's own: a constant, or what a saved report has in its place.
+pub type Word = Cow<'static, str>;
 
 /// An owner of resident memory: one row of the ledger. The `id` is API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -220,8 +225,16 @@ impl Serialize for Component {
     }
 }
 
+impl<'de> Deserialize<'de> for Component {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let id = Word::deserialize(deserializer)?;
+        let known = Self::ALL.into_iter().find(|component| component.id() == id);
+        known.ok_or_else(|| serde::de::Error::custom(format!("no component {id:?} is known here")))
+    }
+}
+
 /// Why a claim is believed, weakest first, so that comparing two asks which one wins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
     /// Nothing is known.
@@ -267,7 +280,7 @@ pub struct Claim {
 }
 
 /// Something that could not be read, or not consistently: the part of the answer that is missing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// What is missing, as a noun: "residency of 0x7f00…-0x7f80…".
     pub what: String,

@@ -3,14 +3,40 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Who owns a process's resident memory, who makes it grow, and from where.
 ///
 /// Attaches to a running process for a few seconds, without stopping, signalling or changing it, and
 /// says which part of the program, of its runtime or of the kernel owns each resident byte.
 #[derive(Parser, Debug)]
-#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(
+    version,
+    max_term_width = 100,
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true
+)]
+pub struct CommandLine {
+    /// Something else than to look at a process.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// The process and how to look at it, where there is no other command.
+    #[command(flatten)]
+    pub arguments: Arguments,
+}
+
+/// What leakprobe does besides looking at a process.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Write a saved report (--format json) in another form
+    Render(Render),
+}
+
+/// A look at a process.
+#[derive(Args, Debug)]
 pub struct Arguments {
     /// The process to look at
     #[arg(value_name = "PID", required_unless_present = "pid_option", value_parser = clap::value_parser!(i32).range(1..))]
@@ -24,13 +50,41 @@ pub struct Arguments {
     #[arg(short, long, default_value = "10s", value_parser = parse_duration)]
     pub duration: Duration,
 
+    /// The report's form and place.
+    #[command(flatten)]
+    pub written: Written,
+
+    /// No progress on stderr
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Show what the kernel programs log
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// A saved report in another form.
+#[derive(Args, Debug)]
+pub struct Render {
+    /// The report, as JSON; - is standard input
+    #[arg(value_name = "REPORT")]
+    pub report: PathBuf,
+
+    /// The new form and its place.
+    #[command(flatten)]
+    pub written: Written,
+}
+
+/// How a report is written, and where.
+#[derive(Args, Debug)]
+pub struct Written {
     /// Form of the report
     #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
-    pub format: OutputFormat,
+    format: OutputFormat,
 
     /// Short for --format json
     #[arg(long, conflicts_with = "format")]
-    pub json: bool,
+    json: bool,
 
     /// Write the report to a file instead of the terminal
     #[arg(short, long, value_name = "FILE")]
@@ -43,14 +97,6 @@ pub struct Arguments {
     /// When to use colour
     #[arg(long, value_enum, default_value_t = ColorChoice::Auto)]
     pub color: ColorChoice,
-
-    /// No progress on stderr
-    #[arg(short, long)]
-    pub quiet: bool,
-
-    /// Show what the kernel programs log
-    #[arg(short, long)]
-    pub verbose: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -59,6 +105,7 @@ Examples:
   leakprobe --pid 12345 --duration 60s           look longer, for a slow leak
   leakprobe 12345 --duration 0                   snapshot only: attaches no probe
   leakprobe 12345 --json --output report.json    for scripts
+  leakprobe render report.json                   a saved report again, for people
 
 Exit codes: 0 done, 2 usage, 3 no such process, 4 not permitted,
 5 the kernel lacks what is needed, 6 internal error.";
@@ -88,7 +135,9 @@ impl Arguments {
     pub fn pid(&self) -> i32 {
         self.pid.or(self.pid_option).expect("clap requires one of them")
     }
+}
 
+impl Written {
     /// The report's form.
     pub fn format(&self) -> OutputFormat {
         if self.json { OutputFormat::Json } else { self.format }
@@ -118,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
+        CommandLine::command().debug_assert();
     }
 
     #[test]
@@ -132,11 +181,20 @@ mod tests {
 
     #[test]
     fn the_pid_is_given_once() {
-        let parse = |words: &[&str]| Arguments::try_parse_from(words).map(|arguments| arguments.pid());
+        let parse = |words: &[&str]| CommandLine::try_parse_from(words).map(|it| it.arguments.pid());
         assert_eq!(parse(&["leakprobe", "12"]).unwrap(), 12);
         assert_eq!(parse(&["leakprobe", "--pid", "12"]).unwrap(), 12);
         assert!(parse(&["leakprobe"]).is_err());
         assert!(parse(&["leakprobe", "0"]).is_err());
         assert!(parse(&["leakprobe", "1", "--pid", "2"]).is_err());
+    }
+
+    #[test]
+    fn a_command_needs_no_pid_and_a_pid_no_command() {
+        let parse = |words: &[&str]| CommandLine::try_parse_from(words).map(|it| it.command.is_some());
+        assert!(parse(&["leakprobe", "render", "report.json", "--format", "text"]).unwrap());
+        assert!(!parse(&["leakprobe", "12", "--format", "text"]).unwrap());
+        assert!(parse(&["leakprobe", "12", "render", "report.json"]).is_err());
+        assert!(parse(&["leakprobe", "render"]).is_err());
     }
 }

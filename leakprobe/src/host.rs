@@ -40,13 +40,13 @@ pub fn report(
     let allocator = runtimes.allocator();
     let components = account.rows(allocator.as_deref());
     Report {
-        schema: SCHEMA,
+        schema: SCHEMA.into(),
         tool: Tool { version: env!("CARGO_PKG_VERSION").to_owned(), arguments: request.arguments.clone() },
         host: Host {
             kernel: uname.release().to_string_lossy().into_owned(),
             arch: uname.machine().to_string_lossy().into_owned(),
             page_size: PAGE_BYTES,
-            backend: "none",
+            backend: "none".into(),
         },
         target: target_info(target, runtimes, end, allocator),
         window: Window { started_at: String::new(), seconds: 0.0 },
@@ -82,7 +82,7 @@ fn target_info(target: &Target, runtimes: &Runtimes, end: &Look, allocator: Opti
             .map(str::to_owned),
         cgroup: cgroup.map(|cgroup| cgroup.path),
         runtime: RuntimeInfo {
-            kind: if runtimes.build.is_some() { "go" } else { "native" },
+            kind: if runtimes.build.is_some() { "go" } else { "native" }.into(),
             version: runtimes.build.as_ref().map(|build| build.version.clone()),
             race: runtimes.build.as_ref().map(|build| build.race()),
             cgo: runtimes.build.as_ref().and_then(|build| build.cgo()),

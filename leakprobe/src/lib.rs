@@ -108,8 +108,8 @@ pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Ou
         report.goroutine_totals = Some(account::goroutine_totals(&goroutines));
     }
     report.window = report::Window { started_at: account::rfc3339(started_at), seconds: window.seconds };
-    report.host.backend = if window.watched { probes::BACKEND } else { "none" };
-    report.target.ended = window.end_word;
+    report.host.backend = if window.watched { probes::BACKEND } else { "none" }.into();
+    report.target.ended = window.end_word.map(Into::into);
     report.target.runtime.goroutines_started = goroutines_started(start, end);
     report.tracing = window.tracing;
     report.call_sites = call_sites;

@@ -42,7 +42,7 @@ pub fn many() -> Report {
 }
 
 fn part(what: &'static str, rss: u64, growth: i64) -> PartRow {
-    PartRow { what, rss, growth: Some(growth) }
+    PartRow { what: what.into(), rss, growth: Some(growth) }
 }
 
 fn variable(name: &str, rss: u64) -> VariableRow {

@@ -18,7 +18,7 @@ const INDEX: &[(&str, &str, u32)] =
 
 fn allocated(bytes: u64, inner: &[&str], outer: &[(&str, &str, u32)]) -> CallSite {
     let site = site(Component::GoHeapInUse, bytes, inner, outer);
-    CallSite { source: HEAP_PROFILE, faults: 0, weight: 0.0, ..site }
+    CallSite { source: HEAP_PROFILE.into(), faults: 0, weight: 0.0, ..site }
 }
 
 fn held(bytes: u64, growth: i64, inner: &[&str], outer: &[(&str, &str, u32)]) -> HeldSite {
@@ -48,13 +48,14 @@ pub fn leak() -> Report {
         allocated(MIB, &[], INDEX),
         site(Component::GoStacks, 2 * MIB, &["runtime.newproc"], &[("main.main", "/src/shop/main.go", 44)]),
     ];
-    let smaller = HeldSite { note: Some(SMALLER_SITES), frames: Vec::new(), ..held(9 * MIB, 0, &[], &[]) };
+    let smaller =
+        HeldSite { note: Some(SMALLER_SITES.into()), frames: Vec::new(), ..held(9 * MIB, 0, &[], &[]) };
     report.heap_profile = HeapProfile {
         in_use: Some(260 * MIB),
         in_use_objects: Some(532_480),
         growth: Some(29 * MIB as i64),
         rate: Some(512 * KIB),
-        source: "mbuckets",
+        source: "mbuckets".into(),
         note: None,
         sites: vec![
             held(190 * MIB, 31 * MIB as i64, put, CACHE),
@@ -76,7 +77,7 @@ pub fn leak() -> Report {
 pub fn snapshot() -> Report {
     let mut report = leak();
     report.window.seconds = 0.0;
-    report.host.backend = "none";
+    report.host.backend = "none".into();
     report.tracing = Tracing::default();
     report.call_sites = Vec::new();
     report.heap_profile.growth = None;

@@ -8,6 +8,7 @@ mod heap;
 mod malloc;
 mod parts;
 mod reports;
+mod saved;
 
 use expect_test::{ExpectFile, expect_file};
 use leakprobe::report::{self, Format, GoroutineTotals, Report, Style};

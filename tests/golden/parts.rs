@@ -14,13 +14,13 @@ pub const MIB: u64 = 1 << 20;
 /// A report of ten seconds without anything in it.
 pub fn base(comm: &str, exe: &str, runtime: RuntimeInfo) -> Report {
     Report {
-        schema: SCHEMA,
+        schema: SCHEMA.into(),
         tool: Tool { version: "0.1.0".to_owned(), arguments: vec!["12345".to_owned()] },
         host: Host {
             kernel: "6.18.5".to_owned(),
             arch: "x86_64".to_owned(),
             page_size: 4096,
-            backend: "tracepoint",
+            backend: "tracepoint".into(),
         },
         target: TargetInfo {
             pid: 12345,
@@ -102,7 +102,7 @@ fn end_minus(end: u64, growth: i64) -> Option<u64> {
 
 pub fn go(version: &str, race: bool) -> RuntimeInfo {
     RuntimeInfo {
-        kind: "go",
+        kind: "go".into(),
         version: Some(version.to_owned()),
         race: Some(race),
         cgo: Some(true),
@@ -113,13 +113,13 @@ pub fn go(version: &str, race: bool) -> RuntimeInfo {
 }
 
 pub fn native() -> RuntimeInfo {
-    RuntimeInfo { kind: "native", allocator: Some("glibc 2.36".to_owned()), ..RuntimeInfo::default() }
+    RuntimeInfo { kind: "native".into(), allocator: Some("glibc 2.36".to_owned()), ..RuntimeInfo::default() }
 }
 
 pub fn row(id: Component, rss: u64, growth: Option<i64>, evidence: Evidence) -> ComponentRow {
     ComponentRow {
         id,
-        label: id.label(),
+        label: id.label().into(),
         rss,
         growth,
         r#virtual: rss.next_power_of_two(),
@@ -148,7 +148,15 @@ pub fn site(component: Component, bytes: u64, inner: &[&str], outer: &[(&str, &s
         ..Frame::default()
     };
     let frames = inner.iter().map(bare).chain(outer.iter().map(placed)).collect();
-    CallSite { component, source: FAULTS, bytes, faults: bytes / 4096, weight: 1.0, frames, note: None }
+    CallSite {
+        component,
+        source: FAULTS.into(),
+        bytes,
+        faults: bytes / 4096,
+        weight: 1.0,
+        frames,
+        note: None,
+    }
 }
 
 pub fn outside(current: u64, limit: Option<u64>) -> OutsideRss {
@@ -176,7 +184,7 @@ pub fn with_company(cgroup: CgroupMemory) -> CgroupMemory {
 }
 
 pub fn lost(cause: &'static str, count: u64) -> LostRow {
-    LostRow { cause, count }
+    LostRow { cause: cause.into(), count }
 }
 
 pub fn gap(what: &str, why: &str, bytes: Option<u64>) -> Gap {

@@ -100,7 +100,7 @@ fn race_call_sites() -> Vec<CallSite> {
             &[("runtime.gcBgMarkWorker", "", 0)],
         ),
         CallSite {
-            note: Some("the kernel made huge pages"),
+            note: Some("the kernel made huge pages".into()),
             ..site(Component::TsanRuntime, 3 * MIB, &[], &[])
         },
     ]
@@ -123,18 +123,19 @@ pub fn goroutine_leak() -> Report {
         row(Component::GoHeapInUse, 310 * MIB, Some(12 * MIB as i64), Evidence::Structure),
         row(Component::FileExe, 9 * MIB, Some(0), Evidence::Mapping),
     ];
-    let group = |count, state, reason: Option<&str>, functions: &[(&str, &str, u32)], creator| {
-        let frames = |placed| site(Component::GoHeapInUse, 0, &[], placed).frames;
-        GoroutineGroup {
-            count,
-            state,
-            wait_reason: reason.map(str::to_owned),
-            waiting_seconds: reason.map(|_| 7300.0),
-            stack_bytes: count * 2 * KIB,
-            frames: frames(functions),
-            created_by: frames(&[creator]).pop(),
-        }
-    };
+    let group =
+        |count, state: &'static str, reason: Option<&str>, functions: &[(&str, &str, u32)], creator| {
+            let frames = |placed| site(Component::GoHeapInUse, 0, &[], placed).frames;
+            GoroutineGroup {
+                count,
+                state: state.into(),
+                wait_reason: reason.map(str::to_owned),
+                waiting_seconds: reason.map(|_| 7300.0),
+                stack_bytes: count * 2 * KIB,
+                frames: frames(functions),
+                created_by: frames(&[creator]).pop(),
+            }
+        };
     let parked = ("runtime.gopark", "/usr/local/go/src/runtime/proc.go", 462);
     let worker = ("main.worker", "/build/jobs/worker.go", 17);
     let start = ("main.start", "/build/jobs/main.go", 40);
@@ -202,7 +203,7 @@ pub fn native_leak() -> Report {
     library_site.frames[1].module = library.map(str::to_owned);
     library_site.frames[2].module = exe.map(str::to_owned);
     let mut unwound_badly = site(Component::CHeapInUse, 500 * KIB, &["_int_malloc", "malloc"], &[]);
-    unwound_badly.note = Some("the stack ends here");
+    unwound_badly.note = Some("the stack ends here".into());
     let mut nameless = site(Component::FileMapped, 2 * MIB, &[], &[("", "", 0)]);
     nameless.frames[0] =
         Frame { address: 0x7f12_3456_789a, module: library.map(str::to_owned), ..Frame::default() };
@@ -237,7 +238,8 @@ pub fn cgo_leak() -> Report {
             ("main.main", "/src/thumb/main.go", 33),
         ],
     )];
-    report.heap_profile = HeapProfile { in_use: Some(1430 * MIB), source: "mbuckets", ..HeapProfile::none() };
+    report.heap_profile =
+        HeapProfile { in_use: Some(1430 * MIB), source: "mbuckets".into(), ..HeapProfile::none() };
     settle(&mut report);
     report
 }
@@ -273,7 +275,7 @@ pub fn shrinks() -> Report {
 pub fn snapshot() -> Report {
     let mut report = race_leak();
     report.window.seconds = 0.0;
-    report.host.backend = "none";
+    report.host.backend = "none".into();
     report.tracing = Tracing::default();
     report.call_sites = Vec::new();
     report.rss.start = None;
@@ -289,7 +291,7 @@ pub fn snapshot() -> Report {
 /// A target that ended while it was watched, on a machine that could not keep up.
 pub fn exited() -> Report {
     let mut report = race_leak();
-    report.target.ended = Some("exited");
+    report.target.ended = Some("exited".into());
     report.window.seconds = 3.24;
     report.tracing.lost =
         vec![lost("ring_buffer_full", 1412), lost("stack_missing", 0), lost("stack_table_full", 9)];
@@ -346,10 +348,10 @@ pub fn residual() -> Report {
 
 /// A stripped Go program whose heap was not found, interrupted before much was known.
 pub fn unknowns() -> Report {
-    let mut report = base("agent", "/agent", RuntimeInfo { kind: "go", ..RuntimeInfo::default() });
+    let mut report = base("agent", "/agent", RuntimeInfo { kind: "go".into(), ..RuntimeInfo::default() });
     report.target.threads = None;
     report.target.container_id = None;
-    report.target.ended = Some("interrupted");
+    report.target.ended = Some("interrupted".into());
     report.components = vec![
         row(Component::AnonUnknown, 90 * MIB, None, Evidence::None),
         row(Component::FileExe, 10 * MIB, None, Evidence::Mapping),

@@ -81,6 +81,18 @@ fn an_output_that_cannot_be_written_is_told_before_the_window() -> Result<()> {
 }
 
 #[test]
+fn a_report_that_is_none_is_told() -> Result<()> {
+    ends_with(
+        &run(&["render", "/nonexistent/report.json"])?,
+        2,
+        &["/nonexistent/report.json", "No such file"],
+    )?;
+    ends_with(&run(&["render", "/proc/self/status"])?, 2, &["/proc/self/status", "it is not what"])?;
+    // Standard input is empty here.
+    ends_with(&run(&["render", "-"])?, 2, &["it is not what"])
+}
+
+#[test]
 fn a_target_that_exits_in_the_window_still_has_a_report() -> Result<()> {
     let mut workload = Workload::start("c/mmap_leak")?;
     let mut probe = Probe::start(&workload, &["--duration", "600s"])?;

@@ -24,6 +24,7 @@ mod moving;
 mod other_go;
 mod race_detector;
 mod sanitizers;
+mod saved;
 mod told_apart;
 mod versions;
 mod versions_table;

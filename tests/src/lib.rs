@@ -7,6 +7,7 @@
 pub mod compile;
 pub mod deadline;
 pub mod expect;
+pub mod folder;
 pub mod lines;
 pub mod places;
 pub mod probe;
@@ -14,5 +15,6 @@ pub mod process;
 pub mod workload;
 
 pub use deadline::Deadline;
+pub use folder::Folder;
 pub use probe::Probe;
 pub use workload::Workload;

@@ -47,7 +47,7 @@ impl Files {
         let part = |part: Part| {
             let rss = sum(&self.end, part);
             let before = self.start.as_ref().map(|start| sum(start, part));
-            PartRow { what: part.word(), rss, growth: before.map(|before| super::signed(rss, before)) }
+            PartRow { what: part.word().into(), rss, growth: before.map(|before| super::signed(rss, before)) }
         };
         Part::ALL.into_iter().map(part).collect()
     }

@@ -29,7 +29,7 @@ pub fn heap_profile(
     let none = report::HeapProfile::none();
     let Some(profile) = &end.heap_profile else { return none };
     if !profile.is_kept() {
-        return report::HeapProfile { rate: Some(0), note: Some(SWITCHED_OFF), ..none };
+        return report::HeapProfile { rate: Some(0), note: Some(SWITCHED_OFF.into()), ..none };
     }
     let before = start.and_then(|start| start.heap_profile.as_ref());
     let before = before.and_then(|before| Some((before, held::changes(before, profile)?)));
@@ -46,7 +46,7 @@ pub fn heap_profile(
         in_use_objects: Some(profile.in_use_objects),
         growth: before.map(|(before, _)| held::difference(before.in_use_bytes, profile.in_use_bytes)),
         rate: Some(profile.rate_bytes),
-        source: "mbuckets",
+        source: "mbuckets".into(),
         sites: named(&all, symbolizer),
         ..none
     }
@@ -64,7 +64,7 @@ fn named(all: &[Holder<'_>], symbolizer: &mut Symbolizer<'_>) -> Vec<report::Hel
         objects: objects(site, bytes),
         growth,
         frames: frames(&site.stack, symbolizer),
-        note: site.stack.is_empty().then_some(TOO_MANY_STACKS),
+        note: site.stack.is_empty().then_some(TOO_MANY_STACKS.into()),
     };
     let mut sites: Vec<report::HeldSite> = listed.iter().map(site).collect();
     if !smaller.is_empty() {
@@ -77,7 +77,7 @@ fn named(all: &[Holder<'_>], symbolizer: &mut Symbolizer<'_>) -> Vec<report::Hel
                 .fold(0, u64::saturating_add),
             growth: growths.try_fold(0, |sum: i64, growth| Some(sum.saturating_add(growth?))),
             frames: Vec::new(),
-            note: Some(SMALLER_SITES),
+            note: Some(SMALLER_SITES.into()),
         });
     }
     sites
@@ -128,12 +128,12 @@ fn gained<'a>(start: Option<&Look>, end: &'a Look, resident_bytes: u64) -> Optio
 fn allocated(bytes: u64, frames: Vec<Frame>, note: Option<&'static str>) -> CallSite {
     CallSite {
         component: Component::GoHeapInUse,
-        source: HEAP_PROFILE,
+        source: HEAP_PROFILE.into(),
         bytes,
         faults: 0,
         weight: 0.0,
         frames,
-        note,
+        note: note.map(Into::into),
     }
 }
 

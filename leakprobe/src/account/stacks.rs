@@ -21,7 +21,7 @@ pub fn threads(end: &Look) -> Vec<ThreadRow> {
                 stack_rss: stack.map(|stack| resident_bytes(stack.range, &end.snapshot.runs)),
                 stack_size: stack.map(|stack| stack.range.len_bytes()),
                 guard_size: stack.and_then(|stack| stack.guard_bytes),
-                runs: runs(end, thread.ns_tid),
+                runs: runs(end, thread.ns_tid).map(Into::into),
             }
         })
         .collect()
@@ -39,9 +39,13 @@ pub(super) fn parts(start: Option<&Look>, end: &Look) -> Vec<PartRow> {
         let stacks = look.stacks.iter().filter(|stack| stack.tid.is_some() == is_living);
         stacks.map(|stack| resident_bytes(stack.range, &look.snapshot.runs)).sum()
     };
-    let part = |(what, is_living)| {
+    let part = |(what, is_living): (&'static str, bool)| {
         let rss = resident(end, is_living);
-        PartRow { what, rss, growth: start.map(|start| super::signed(rss, resident(start, is_living))) }
+        PartRow {
+            what: what.into(),
+            rss,
+            growth: start.map(|start| super::signed(rss, resident(start, is_living))),
+        }
     };
     [("living", true), ("exited", false)].into_iter().map(part).collect()
 }

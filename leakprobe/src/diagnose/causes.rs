@@ -67,7 +67,7 @@ fn go_race_detector(facts: &Facts<'_>) -> Option<Finding> {
         evidence.push(format!("{percent:.0} % of the detector's new memory was touched under go statements"));
     }
     Some(Finding {
-        id: "go-race-detector",
+        id: "go-race-detector".into(),
         owner: sum.largest,
         bytes: sum.rss_bytes,
         growth: sum.growth_bytes,
@@ -76,7 +76,7 @@ fn go_race_detector(facts: &Facts<'_>) -> Option<Finding> {
         remedy: "Run a build without -race; the race detector cannot give this memory back. Until then \
                  restart it in time and start fewer goroutines (keep-alives, worker pools)."
             .to_owned(),
-        references: vec!["golang/go#63276", "golang/go#37233"],
+        references: vec!["golang/go#63276".into(), "golang/go#37233".into()],
     })
 }
 
@@ -124,7 +124,7 @@ fn go_heap_growth(facts: &Facts<'_>) -> Option<Finding> {
 fn go_heap_idle(facts: &Facts<'_>) -> Option<Finding> {
     let sum = facts.sum(|owner| owner == Component::GoHeapIdle)?;
     facts.is_much(sum.rss_bytes).then(|| Finding {
-        id: "go-heap-idle",
+        id: "go-heap-idle".into(),
         owner: Component::GoHeapIdle,
         bytes: sum.rss_bytes,
         growth: sum.growth_bytes,
@@ -133,7 +133,7 @@ fn go_heap_idle(facts: &Facts<'_>) -> Option<Finding> {
         remedy: "Leave it be if the load comes back: the next garbage fills it. Else set GOMEMLIMIT, lower \
                  GOGC, or call debug.FreeOSMemory after the peak."
             .to_owned(),
-        references: vec!["golang/go#41818"],
+        references: vec!["golang/go#41818".into()],
     })
 }
 
@@ -172,7 +172,7 @@ fn thread_stacks(facts: &Facts<'_>) -> Option<Finding> {
         evidence.push(format!("{threads} threads, {each_kib} KiB of stack each on average"));
     }
     Some(Finding {
-        id: "thread-stacks",
+        id: "thread-stacks".into(),
         owner: Component::ThreadStacks,
         bytes: sum.rss_bytes,
         growth: sum.growth_bytes,
@@ -181,7 +181,7 @@ fn thread_stacks(facts: &Facts<'_>) -> Option<Finding> {
         remedy: "Bound the number of threads (in Go: of concurrent cgo and blocking system calls), and keep \
                  large buffers off their stacks."
             .to_owned(),
-        references: if facts.is_go { vec!["golang/go#71150"] } else { Vec::new() },
+        references: if facts.is_go { vec!["golang/go#71150".into()] } else { Vec::new() },
     })
 }
 
@@ -191,7 +191,7 @@ fn file_backed(facts: &Facts<'_>) -> Option<Finding> {
         return None;
     }
     Some(Finding {
-        id: "file-backed",
+        id: "file-backed".into(),
         owner: Component::FileMapped,
         bytes: sum.rss_bytes,
         growth: sum.growth_bytes,
@@ -224,7 +224,7 @@ fn madv_free(facts: &Facts<'_>) -> Option<Finding> {
         return None;
     }
     Some(Finding {
-        id: "madv-free",
+        id: "madv-free".into(),
         owner: facts.holdings.iter().max_by_key(|holding| lazy_free(holding))?.component,
         bytes,
         growth: None,
@@ -236,7 +236,7 @@ fn madv_free(facts: &Facts<'_>) -> Option<Finding> {
             "Leave it be; to see it in the RSS, have the allocator use MADV_DONTNEED."
         }
         .to_owned(),
-        references: if facts.is_go { vec!["golang/go#42330"] } else { Vec::new() },
+        references: if facts.is_go { vec!["golang/go#42330".into()] } else { Vec::new() },
     })
 }
 
@@ -251,14 +251,14 @@ fn growth(
 ) -> Option<Finding> {
     let sum = facts.sum(|owner| owner == component)?;
     facts.is_notable_growth(sum.growth_bytes).then(|| Finding {
-        id,
+        id: id.into(),
         owner: component,
         bytes: sum.rss_bytes,
         growth: sum.growth_bytes,
         summary: summary.to_owned(),
         evidence: facts.growth_evidence(sum.growth_bytes).into_iter().collect(),
         remedy: remedy.to_owned(),
-        references: references.to_vec(),
+        references: references.iter().map(|&name| name.into()).collect(),
     })
 }
 

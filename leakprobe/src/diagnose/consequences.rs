@@ -25,7 +25,7 @@ fn cgroup_limit(facts: &Facts<'_>) -> Option<Finding> {
     let top = facts.holdings.iter().max_by_key(|holding| (holding.growth_bytes, holding.rss_bytes))?;
     let percent = limit.current_bytes as f64 / limit.limit_bytes.max(1) as f64 * 100.0;
     Some(Finding {
-        id: "cgroup-limit",
+        id: "cgroup-limit".into(),
         owner: top.component,
         bytes: limit.current_bytes,
         growth: facts.rss_growth_bytes,

@@ -7,9 +7,9 @@
 mod causes;
 mod consequences;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::claim::Component;
+use crate::claim::{Component, Word};
 
 /// Less growth than this in the window is noise: thread caches, buffers, a few more pages of code touched.
 pub const GROWTH_MIN_BYTES: u64 = 1 << 20;
@@ -24,10 +24,10 @@ const HOLDS_MUCH_MIN_BYTES: u64 = 64 << 20;
 const HOLDS_MUCH_MIN_PERCENT: u64 = 30;
 
 /// A diagnosis.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
     /// From the catalogue; API.
-    pub id: &'static str,
+    pub id: Word,
     /// The component concerned; the largest one where several are.
     pub owner: Component,
     /// Resident bytes concerned.
@@ -41,7 +41,7 @@ pub struct Finding {
     /// One or two sentences: what to do.
     pub remedy: String,
     /// Issues and documents: "golang/go#63276" is an issue on GitHub.
-    pub references: Vec<&'static str>,
+    pub references: Vec<Word>,
 }
 
 /// What the rules look at.
@@ -74,7 +74,7 @@ pub struct Facts<'a> {
 }
 
 /// How many goroutines were started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GoroutinesStarted {
     /// While the process was watched.
     pub in_window: u64,

@@ -26,8 +26,8 @@ fn facts(holdings: Vec<Holding<'_>>) -> Facts<'_> {
     }
 }
 
-fn ids(facts: &Facts<'_>) -> Vec<&'static str> {
-    diagnose(facts).iter().map(|finding| finding.id).collect()
+fn ids(facts: &Facts<'_>) -> Vec<Word> {
+    diagnose(facts).iter().map(|finding| finding.id.clone()).collect()
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_peak_that_is_over_leaves_free_pages_or_scattered_blocks() {
     scattered.malloc = blocks(Some(0), 7);
     let finding = &diagnose(&scattered)[0];
     assert_eq!(
-        (finding.id, finding.bytes, finding.owner),
+        (finding.id.as_ref(), finding.bytes, finding.owner),
         ("c-heap-retention", 257 * MIB, Component::CHeapInUse)
     );
     assert!(finding.summary.contains("blocks in use on its pages"));
@@ -149,7 +149,7 @@ fn the_race_detector_is_told_from_its_sum_and_its_stacks() {
     race.sites = vec![Site { component: Component::TsanRuntime, bytes: MIB, functions }];
     let finding = &diagnose(&race)[0];
     assert_eq!(
-        (finding.id, finding.owner, finding.bytes),
+        (finding.id.as_ref(), finding.owner, finding.bytes),
         ("go-race-detector", Component::TsanRuntime, 45 * MIB)
     );
     assert!(finding.summary.contains("every goroutine ever started leaves ~341 B"));

@@ -1,9 +1,9 @@
 //! The part of a report that says what malloc's blocks add up to.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Malloc's memory by what its blocks are. Bytes include headers and padding: what a block costs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Malloc {
     /// Arenas, the main one included.
     pub arenas: u64,
@@ -35,7 +35,7 @@ pub struct Malloc {
 }
 
 /// Blocks and their bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blocks {
     /// How many.
     pub blocks: u64,
@@ -44,7 +44,7 @@ pub struct Blocks {
 }
 
 /// Change of blocks and their bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlocksGrowth {
     /// How many.
     pub blocks: i64,
@@ -53,7 +53,7 @@ pub struct BlocksGrowth {
 }
 
 /// Blocks in use of about one size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SizeClass {
     /// The largest block that belongs here.
     pub size: u64,

@@ -1,15 +1,16 @@
 //! The report's figures of memory beside the ledger's own: what rows are made of, and what RSS does not show.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::attribute::mappings::Backing;
+use crate::claim::Word;
 use crate::report::CgroupMemory;
 
 /// What a row of files or of thread stacks is made of.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PartRow {
     /// "text", "data" or "bss"; "living" or "exited" of threads.
-    pub what: &'static str,
+    pub what: Word,
     /// Resident bytes.
     pub rss: u64,
     /// Resident bytes gained in the window; null without one.
@@ -17,7 +18,7 @@ pub struct PartRow {
 }
 
 /// A file, or shared memory of one name.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FileRow {
     /// As the kernel names it: "/memfd:x", "/SYSV00001234", "/dev/zero" for shared anonymous memory. Null for the
     /// smallest, which are summed up.
@@ -43,7 +44,7 @@ pub struct FileRow {
 }
 
 /// A variable without a value in its file, and much of it resident.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VariableRow {
     /// Its name in the symbol table; null where the file has none: then this is the whole .bss.
     pub name: Option<String>,
@@ -56,7 +57,7 @@ pub struct VariableRow {
 }
 
 /// A thread and its stack.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ThreadRow {
     /// Thread id.
     pub tid: i32,
@@ -70,11 +71,11 @@ pub struct ThreadRow {
     pub guard_size: Option<u64>,
     /// "go" where the Go runtime runs goroutines on it, "native" where only other code knows of it; null where
     /// there is no Go, or its list of threads could not be read.
-    pub runs: Option<&'static str>,
+    pub runs: Option<Word>,
 }
 
 /// Memory that counts against the cgroup and not as RSS, in bytes.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct OutsideRss {
     /// VmPTE.
     pub page_tables: Option<u64>,

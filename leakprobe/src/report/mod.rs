@@ -9,16 +9,17 @@ mod json;
 mod malloc;
 mod memory;
 mod rss;
+pub mod saved;
 mod text;
 
 use std::io::{self, Write};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::malloc::{Blocks, BlocksGrowth, Malloc, SizeClass};
 pub use self::memory::{FileRow, OutsideRss, PartRow, ThreadRow, VariableRow};
 pub use self::rss::{Rss, RssCounters};
-use crate::claim::{Component, Evidence, Gap};
+use crate::claim::{Component, Evidence, Gap, Word};
 pub use crate::diagnose::{Finding, GoroutinesStarted};
 pub use crate::symbolize::Frame;
 pub use crate::target::cgroup::{CgroupMemory, Member, Others};
@@ -66,10 +67,10 @@ pub fn write(report: &Report, format: Format, style: &Style, out: &mut dyn Write
 }
 
 /// Everything one look at a process found.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// Always [`SCHEMA`].
-    pub schema: &'static str,
+    pub schema: Word,
     /// Which leakprobe this was.
     pub tool: Tool,
     /// Which machine.
@@ -111,7 +112,7 @@ pub struct Report {
 }
 
 /// Which leakprobe, called how.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tool {
     /// Version of this program.
     pub version: String,
@@ -120,7 +121,7 @@ pub struct Tool {
 }
 
 /// The machine.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Host {
     /// Kernel release, as `uname -r`.
     pub kernel: String,
@@ -129,11 +130,11 @@ pub struct Host {
     /// Bytes a base page.
     pub page_size: u64,
     /// How events were recorded: "tracepoint", or "none" for a snapshot.
-    pub backend: &'static str,
+    pub backend: Word,
 }
 
 /// The process.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TargetInfo {
     /// Process id in leakprobe's PID namespace.
     pub pid: i32,
@@ -152,21 +153,21 @@ pub struct TargetInfo {
     /// The language runtime.
     pub runtime: RuntimeInfo,
     /// How the process ended while it was watched: "exited", "exec", "interrupted" (by the user); null if none of these.
-    pub ended: Option<&'static str>,
+    pub ended: Option<Word>,
 }
 
 impl TargetInfo {
     /// Whether the program that was measured runs no longer: what its growth led to is of no interest then.
     pub fn is_gone(&self) -> bool {
-        matches!(self.ended, Some("exited" | "exec"))
+        matches!(self.ended.as_deref(), Some("exited" | "exec"))
     }
 }
 
 /// The language runtime of the process.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RuntimeInfo {
     /// "go" or "native".
-    pub kind: &'static str,
+    pub kind: Word,
     /// Version of Go, as "go1.27.3".
     pub version: Option<String>,
     /// Built with -race; null where nothing says.
@@ -182,7 +183,7 @@ pub struct RuntimeInfo {
 }
 
 /// The time of watching.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Window {
     /// RFC 3339 in UTC.
     pub started_at: String,
@@ -191,12 +192,12 @@ pub struct Window {
 }
 
 /// A row of the ledger.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ComponentRow {
     /// The owner.
     pub id: Component,
     /// Its name for people.
-    pub label: &'static str,
+    pub label: Word,
     /// Resident bytes at the end.
     pub rss: u64,
     /// Resident bytes gained in the window; null without a window.
@@ -226,7 +227,7 @@ pub struct ComponentRow {
 }
 
 /// What Go's heap profile shows: samples, scaled up as `runtime/pprof` does it, as of a collection that is over.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HeapProfile {
     /// Bytes in use; null where not read.
     pub in_use: Option<u64>,
@@ -237,9 +238,9 @@ pub struct HeapProfile {
     /// Mean bytes between two samples, `runtime.MemProfileRate`; 0 where the profile is switched off.
     pub rate: Option<u64>,
     /// "mbuckets", "spans" or "none".
-    pub source: &'static str,
+    pub source: Word,
     /// A sentence, where the program keeps no profile.
-    pub note: Option<&'static str>,
+    pub note: Option<Word>,
     /// What is in use by the stack that allocated it, most bytes first; the smallest are summed up.
     pub sites: Vec<HeldSite>,
 }
@@ -252,7 +253,7 @@ impl HeapProfile {
             in_use_objects: None,
             growth: None,
             rate: None,
-            source: "none",
+            source: Word::Borrowed("none"),
             note: None,
             sites: Vec::new(),
         }
@@ -260,7 +261,7 @@ impl HeapProfile {
 }
 
 /// A stack, and those of its objects that are alive.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HeldSite {
     /// Bytes in use.
     pub bytes: u64,
@@ -271,11 +272,11 @@ pub struct HeldSite {
     /// Innermost first, as pprof shows them before it hides the runtime's.
     pub frames: Vec<Frame>,
     /// Why there are no frames.
-    pub note: Option<&'static str>,
+    pub note: Option<Word>,
 }
 
 /// Objects of one size in the Go heap, alive or not swept yet.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct HeapClass {
     /// Size of an object; null for those larger than 32 KiB, each in a span of its own.
     pub object_bytes: Option<u64>,
@@ -290,7 +291,7 @@ pub struct HeapClass {
 }
 
 /// RSS that Go's heap profile cannot see.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Unaccounted {
     /// Resident bytes outside the Go heap's spans in use; null where there is no Go heap.
     pub bytes: Option<u64>,
@@ -301,12 +302,12 @@ pub struct Unaccounted {
 }
 
 /// A stack and the bytes it made resident, that were not so at the start and still are at the end.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CallSite {
     /// Whose bytes.
     pub component: Component,
     /// [`FAULTS`], or [`HEAP_PROFILE`]: then these are bytes of objects, and no faults belong to them.
-    pub source: &'static str,
+    pub source: Word,
     /// Bytes, scaled up where stacks were sampled.
     pub bytes: u64,
     /// Page faults with this stack that hold memory still.
@@ -316,16 +317,16 @@ pub struct CallSite {
     /// Innermost first; empty where the bytes grew without a stack.
     pub frames: Vec<Frame>,
     /// Why there are no frames, or why they end early.
-    pub note: Option<&'static str>,
+    pub note: Option<Word>,
 }
 
 /// Goroutines that do the same: same state, same stack, same `go` statement.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GoroutineGroup {
     /// How many.
     pub count: u64,
     /// "runnable", "running", "syscall", "waiting", "copystack", "preempted" or "leaked".
-    pub state: &'static str,
+    pub state: Word,
     /// What they wait for, in Go's words: "chan receive".
     pub wait_reason: Option<String>,
     /// How long the longest has been waiting at least; null where the collector has not seen it wait yet.
@@ -339,7 +340,7 @@ pub struct GoroutineGroup {
 }
 
 /// All goroutines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GoroutineTotals {
     /// The program's, as `runtime.NumGoroutine` counts.
     pub count: u64,

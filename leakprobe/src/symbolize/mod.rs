@@ -12,14 +12,14 @@ use std::fmt;
 use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer as Blazesym};
 use cpp_demangle::DemangleOptions;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::runtimes::go::code::GoCode;
 use crate::target::elf::Symbol;
 use crate::target::modules::{FileId, Module};
 
 /// A frame of a stack.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
     /// Demangled; null where nothing names the address.
     pub function: Option<String>,

@@ -17,11 +17,12 @@ use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use leakprobe_ebpf::{FAULT_BYTES, RING_BYTES, Settings, counter};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::decode::RawStack;
 use self::recording::{Events, Recording, Unwound};
 use crate::address::AddrRange;
+use crate::claim::Word;
 
 /// The kernel side, as build.rs made it; empty where there was no BPF toolchain.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leakprobe-kernel"));
@@ -34,7 +35,7 @@ const RATE_SMOOTHING: f64 = 0.2;
 const FIRST_STACK_PERIOD: u32 = 8;
 
 /// What the probes saw.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Tracing {
     /// Events recorded, by kind.
     pub events: Events,
@@ -49,16 +50,16 @@ pub struct Tracing {
 }
 
 /// A way to lose something, and how often it happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostRow {
     /// Name of the counter.
-    pub cause: &'static str,
+    pub cause: Word,
     /// How often.
     pub count: u64,
 }
 
 /// A probe.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Probe {
     /// As "syscalls:sys_exit_mmap".
     pub name: String,
@@ -226,13 +227,13 @@ impl Tracer {
     pub fn summary(&self, recording: &Recording) -> Result<Tracing> {
         let mut lost = Vec::new();
         for (slot, cause) in LOSSES {
-            lost.push(LostRow { cause, count: self.count(slot)? });
+            lost.push(LostRow { cause: cause.into(), count: self.count(slot)? });
         }
-        lost.push(LostRow { cause: "probes_busy", count: probes::missed_runs(&self.ebpf) });
-        lost.push(LostRow { cause: "records_undecodable", count: recording.undecodable() });
-        lost.push(LostRow { cause: "stacks_table_full", count: recording.stacks_refused() });
-        lost.push(LostRow { cause: "mappings_table_full", count: recording.mappings_refused() });
-        lost.push(LostRow { cause: "pages_table_full", count: recording.pages_refused() });
+        lost.push(LostRow { cause: "probes_busy".into(), count: probes::missed_runs(&self.ebpf) });
+        lost.push(LostRow { cause: "records_undecodable".into(), count: recording.undecodable() });
+        lost.push(LostRow { cause: "stacks_table_full".into(), count: recording.stacks_refused() });
+        lost.push(LostRow { cause: "mappings_table_full".into(), count: recording.mappings_refused() });
+        lost.push(LostRow { cause: "pages_table_full".into(), count: recording.pages_refused() });
         Ok(Tracing {
             events: recording.events().clone(),
             lost,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use rangemap::RangeMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::decode::{Event, What};
 use super::holders::{Holder, PageHolders};
@@ -20,7 +20,7 @@ const MAX_MAPPINGS: usize = 200_000;
 const ADVICE_THAT_DROPS: [u64; 3] = [4, 9, 24];
 
 /// Events by kind.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Events {
     /// Page faults.
     pub faults: u64,

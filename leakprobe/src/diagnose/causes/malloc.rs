@@ -66,7 +66,7 @@ pub(super) fn retention(facts: &Facts<'_>) -> Option<Finding> {
         )
     };
     Some(Finding {
-        id: "c-heap-retention",
+        id: "c-heap-retention".into(),
         owner: if free_bytes >= beside_bytes { Component::CHeapFree } else { Component::CHeapInUse },
         bytes: kept_bytes,
         growth: kept_growth_bytes,

@@ -29,7 +29,7 @@ pub fn write(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
 
 /// "go-race-detector: the build information says -race (golang/go#63276)".
 fn grounds(finding: &Finding) -> String {
-    let mut text = finding.id.to_owned();
+    let mut text = finding.id.clone().into_owned();
     if !finding.evidence.is_empty() {
         text.push_str(": ");
         text.push_str(&finding.evidence.join("; "));

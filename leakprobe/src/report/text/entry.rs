@@ -33,7 +33,7 @@ pub struct Entry<'a> {
     /// Where in the function, then the callers with their places.
     trail: Vec<Step>,
     frames: &'a [Frame],
-    note: Option<&'static str>,
+    note: Option<&'a str>,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -57,13 +57,14 @@ impl<'a> Entry<'a> {
     /// A stack that made memory resident.
     pub fn of(site: &'a CallSite, exe: &str) -> Self {
         let entry = Self { owner: Some(Owner::of(site.component)), ..Self::of_stack(&site.frames, exe) };
-        let entry = Self { bytes: site.bytes, note: site.note, ..entry };
+        let entry = Self { bytes: site.bytes, note: site.note.as_deref(), ..entry };
         if site.source == HEAP_PROFILE { entry.allocated() } else { entry }
     }
 
     /// A stack whose objects are alive.
     pub fn of_held(site: &'a HeldSite, exe: &str) -> Self {
-        Self { bytes: site.bytes, note: site.note, ..Self::of_stack(&site.frames, exe) }.allocated()
+        Self { bytes: site.bytes, note: site.note.as_deref(), ..Self::of_stack(&site.frames, exe) }
+            .allocated()
     }
 
     fn of_stack(frames: &'a [Frame], exe: &str) -> Self {

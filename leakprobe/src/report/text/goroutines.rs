@@ -78,7 +78,7 @@ fn worded(group: &GoroutineGroup, exe: &str) -> String {
 }
 
 fn doing(group: &GoroutineGroup) -> String {
-    let what = match (group.state, group.wait_reason.as_deref()) {
+    let what = match (group.state.as_ref(), group.wait_reason.as_deref()) {
         ("syscall", _) => "in system calls or C".to_owned(),
         ("waiting" | "preempted", Some(reason)) => format!("waiting on {reason}"),
         ("leaked", Some(reason)) => format!("waiting for ever on {reason}"),

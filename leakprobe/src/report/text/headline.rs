@@ -41,7 +41,7 @@ pub fn write(
     }
     // A known cause is the answer, and the code behind it comes after; without one, the code is the best
     // answer there is.
-    if let Some(finding) = cause.filter(|finding| names_cause(finding.id)) {
+    if let Some(finding) = cause.filter(|finding| names_cause(&finding.id)) {
         page.prose(Paint::Plain, "", &finding.summary)?;
         page.shortest_needed(Paint::Plain, &code)?;
     } else {
@@ -67,7 +67,7 @@ pub fn tells(report: &Report, finding: &Finding) -> bool {
 /// Line one, from the fullest wording to the shortest.
 fn who(report: &Report) -> Vec<String> {
     let target = &report.target;
-    let (ended, holds) = match target.ended {
+    let (ended, holds) = match target.ended.as_deref() {
         Some("exited") => (", exited", "held"),
         Some("exec") => (", replaced by exec", "held"),
         _ => ("", "holds"),
@@ -188,7 +188,7 @@ fn limits(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
         return page.prose(Paint::Notice, "", &text);
     }
     let after = time(report.window.seconds);
-    let text = match report.target.ended {
+    let text = match report.target.ended.as_deref() {
         None => return Ok(()),
         Some("exited") => format!("It exited after {after} of watching; this is what was seen until then."),
         Some("exec") => {

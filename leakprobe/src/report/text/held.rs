@@ -46,7 +46,7 @@ impl<'a> Held<'a> {
             return None;
         }
         let (unlisted, listed): (Vec<_>, Vec<_>) =
-            report.heap_profile.sites.iter().partition(|site| site.note == Some(SMALLER_SITES));
+            report.heap_profile.sites.iter().partition(|site| site.note.as_deref() == Some(SMALLER_SITES));
         let entries = listed.into_iter().map(|site| Entry::of_held(site, &report.target.exe)).collect();
         let unlisted_bytes = unlisted.iter().map(|site| site.bytes).fold(0, u64::saturating_add);
         Some(Self { entries: arranged(entries, grouping), grouping, in_use_bytes, unlisted_bytes })

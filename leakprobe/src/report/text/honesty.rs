@@ -32,7 +32,7 @@ pub fn write(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
         sentences.extend(traced(&report.tracing));
     }
     sentences.extend(super::goroutines::sentence(report));
-    sentences.extend(report.heap_profile.note.map(str::to_owned));
+    sentences.extend(report.heap_profile.note.as_deref().map(str::to_owned));
     sentences.extend(beside_rss(report));
     sentences.extend(cgroup::sentences(report));
     sentences.push("The process was never stopped.".to_owned());
@@ -152,7 +152,7 @@ fn identity(report: &Report) -> String {
 fn runtime(target: &TargetInfo) -> Vec<String> {
     let runtime = &target.runtime;
     let race = if runtime.race == Some(true) { " -race" } else { "" };
-    let version = match (&runtime.version, runtime.kind) {
+    let version = match (&runtime.version, runtime.kind.as_ref()) {
         (Some(version), _) => Some(format!("{version}{race}")),
         (None, "go") => Some(format!("Go of unknown version{race}")),
         (None, _) => None,

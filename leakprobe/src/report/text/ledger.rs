@@ -157,7 +157,7 @@ fn label(report: &Report, row: &ComponentRow) -> String {
     match row.allocator.as_ref().filter(|_| row.id == Component::CHeapInUse) {
         Some(allocator) if is_go => format!("C heap (cgo, {allocator})"),
         Some(allocator) => format!("C heap ({allocator})"),
-        None => row.label.to_owned(),
+        None => row.label.clone().into_owned(),
     }
 }
 

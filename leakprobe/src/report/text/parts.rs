@@ -74,7 +74,7 @@ fn is_worth_a_line(rss_bytes: u64, growth_bytes: Option<i64>, row: &ComponentRow
 }
 
 fn of_part(part: &PartRow) -> Line {
-    let label = match part.what {
+    let label = match part.what.as_ref() {
         "text" => "  text and constants",
         "data" => "  data, written to",
         "bss" => "  variables (.bss)",

@@ -45,7 +45,7 @@ impl<'a> Sites<'a> {
             Self { entries: Vec::new(), grouping, total_bytes: 0, with_stack_bytes: 0, unlisted_bytes: 0 };
         for site in &report.call_sites {
             sites.total_bytes = sites.total_bytes.saturating_add(site.bytes);
-            if site.note == Some(SMALLER_SITES) {
+            if site.note.as_deref() == Some(SMALLER_SITES) {
                 sites.with_stack_bytes = sites.with_stack_bytes.saturating_add(site.bytes);
                 sites.unlisted_bytes = sites.unlisted_bytes.saturating_add(site.bytes);
                 continue;

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Cgroup;
 use super::hierarchy::Mount;
@@ -17,7 +17,7 @@ const NO_LIMIT_BYTES: u64 = 1 << 60;
 
 /// The memory controller's figures of the target's cgroup and all below it, in bytes. What a kernel does not
 /// tell is `None`.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct CgroupMemory {
     /// Charged now.
     pub current: Option<u64>,

@@ -1,0 +1,39 @@
+//! Reports of real processes, saved, and what the commands that read them make of them.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use leakprobe_tests::{Folder, Probe, Workload, places};
+
+/// What leakprobe writes to stdout when it is called like this.
+fn said(arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new(places::leakprobe()?);
+    command.args(arguments);
+    let outcome = Probe::spawn(command)?.finish()?;
+    ensure!(
+        outcome.ended.code == Some(0),
+        "{arguments:?} ended with {:?}: {}",
+        outcome.ended,
+        outcome.stderr
+    );
+    Ok(outcome.stdout)
+}
+
+#[test]
+fn a_saved_report_is_rendered_without_its_process() -> Result<()> {
+    let workload = Workload::start("c/malloc_leak")?;
+    let pid = workload.pid().to_string();
+    let folder = Folder::new("saved")?;
+    let path = &folder.file("report.json")?;
+    said(&[&pid, "--duration", "0", "--json", "--output", path])?;
+    drop(workload);
+    let json = fs::read_to_string(path)?;
+    ensure!(said(&["render", path, "--json"])? == json, "rendered as JSON, it is another report");
+    let text = said(&["render", path])?;
+    ensure!(
+        text.starts_with(&format!("malloc_leak (pid {pid}) holds ")) && text.contains("\nOWNER "),
+        "{text}"
+    );
+    Ok(())
+}
