@@ -72,8 +72,9 @@ pub fn draw_up(
     let carried = start.iter().flat_map(|start| &start.claims);
     claims.extend(carried.map(|claim| Claim { evidence: claim.evidence.min(Evidence::Neighbour), ..*claim }));
     let owners = Owners::weigh(&claims);
-    let start_ledger = start
-        .map(|start| Ledger::draw_up(&start.snapshot, &Owners::weigh_at_the_time(&start.claims, &claims)));
+    let start_owners = start.map(|start| Owners::weigh_at_the_time(&start.claims, &claims));
+    let start_ledger =
+        start.zip(start_owners.as_ref()).map(|(start, owners)| Ledger::draw_up(&start.snapshot, owners));
     let sites = match (start, recording) {
         (Some(start), Some(recording)) => {
             let gained = new_pages(&start.snapshot.runs, &end.snapshot.runs);
@@ -81,9 +82,15 @@ pub fn draw_up(
         }
         _ => Vec::new(),
     };
-    let malloc = malloc::blocks(start, end);
     let slack = slack::by_component(&end.slack, &owners, &end.snapshot.runs);
     let end_ledger = Ledger::draw_up(&end.snapshot, &owners);
+    let start_slack = start
+        .zip(start_owners.as_ref())
+        .map(|(start, owners)| slack::by_component(&start.slack, owners, &start.snapshot.runs));
+    let held_before = start_ledger.as_ref().zip(start_slack.as_ref());
+    let reused_bytes =
+        held_before.and_then(|before| malloc::reused_bytes(before, (&end_ledger, &slack), &sites));
+    let malloc = malloc::blocks(start, end, reused_bytes);
     let files = Files::of(start.zip(start_ledger.as_ref()), (end, &end_ledger), modules);
     let stacks = stacks::parts(start, end);
     Account { end: end_ledger, start: start_ledger, sites, slack, files, stacks, malloc }

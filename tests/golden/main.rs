@@ -132,6 +132,17 @@ fn freed_memory_that_malloc_keeps() {
 }
 
 #[test]
+fn objects_by_class() {
+    let mut report = malloc::objects();
+    check_text(&report, 80, expect_file!["expect/objects_80.txt"]);
+    check(&report, Format::Json, &plain(80), expect_file!["expect/objects.json"]);
+    let blocks = report.malloc.as_mut().expect("malloc is there");
+    blocks.reused = Some(4096);
+    let text = rendered(&report, Format::Text, &plain(80));
+    assert!(!text.contains("reused"), "{text}");
+}
+
+#[test]
 fn goroutines_many_and_few() {
     let mut report = reports::goroutine_leak();
     check_text(&report, 80, expect_file!["expect/goroutines_80.txt"]);

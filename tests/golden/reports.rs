@@ -11,7 +11,7 @@ use leakprobe::report::{
 use crate::parts::{KIB, MIB, base, gap, go, lost, native, outside, row, settle, site, thread, with_company};
 
 /// Every report below.
-pub fn all() -> [Report; 16] {
+pub fn all() -> [Report; 17] {
     [
         race_leak(),
         quiet_native(),
@@ -28,6 +28,7 @@ pub fn all() -> [Report; 16] {
         heap::leak(),
         heap::snapshot(),
         malloc::retained(),
+        malloc::objects(),
         files::many(),
     ]
 }

@@ -6,6 +6,7 @@
 mod allocators;
 mod bad_luck;
 mod cgroup;
+mod cpp;
 mod damage;
 mod files;
 mod garbage;

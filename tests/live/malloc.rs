@@ -126,3 +126,39 @@ fn a_heap_that_never_rests_is_bounded_and_its_gaps_have_bytes() -> Result<()> {
     ensure!(unread == 0 || is_told, "{unread} bytes were not read, and no gap says so: {gaps:?}");
     Ok(())
 }
+
+#[test]
+fn blocks_in_the_place_of_freed_ones_are_told_though_no_call_site_saw_them() -> Result<()> {
+    let mut workload = Workload::start("c/malloc_holes")?;
+    let mut probe = Probe::start(&workload, &["--duration", "60s"])?;
+    probe.wait_until_watching()?;
+    let truth = workload.grow(20)?;
+    let report = probe.report_now()?;
+    expect::ledger_balances(&report)?;
+    let grown = number(&report, "/malloc/in_use_growth/bytes")?;
+    ensure!(grown == truth, "blocks in use grew by {grown} bytes in the report, by {truth} in truth");
+    let reused = number(&report, "/malloc/reused")?;
+    ensure!(reused <= truth, "{reused} bytes were reused, and blocks grew by {truth}");
+    ensure!(truth - reused <= truth / 20, "{reused} bytes were reused, {truth} in truth");
+    let seen: u64 =
+        report["call_sites"].as_array().into_iter().flatten().filter_map(|it| it["bytes"].as_u64()).sum();
+    ensure!(seen <= truth / 20, "call sites saw {seen} bytes of blocks that touched no new page");
+    Ok(())
+}
+
+#[test]
+fn blocks_on_new_pages_are_not_said_to_reuse_any() -> Result<()> {
+    for (name, steps) in [("c/malloc_leak", 17), ("c/large_blocks", 40)] {
+        let mut workload = Workload::start(name)?;
+        let mut probe = Probe::start(&workload, &["--duration", "60s"])?;
+        probe.wait_until_watching()?;
+        let truth = workload.grow(steps)?;
+        let report = probe.report_now()?;
+        let reused = number(&report, "/malloc/reused")?;
+        ensure!(
+            reused <= truth / 100,
+            "{name}: {reused} of {truth} bytes reused, all of them are on new pages"
+        );
+    }
+    Ok(())
+}

@@ -1,4 +1,4 @@
-//! Builds the workloads: `c/NAME` with gcc, `go/NAME` with a Go in the user's cache.
+//! Builds the workloads: `c/NAME` with gcc, `cpp/NAME` with g++, `go/NAME` with a Go in the user's cache.
 //!
 //! The surprise: a name says how it is built. `go/race_*` has the race detector; `c/asan_NAME`, `c/tsan_NAME` and
 //! `c/lsan_NAME` are `c/NAME` with that sanitizer, `c/static_NAME` is `c/NAME` linked statically.
@@ -119,6 +119,7 @@ pub fn workload(name: &str) -> Result<PathBuf> {
     let (language, program) = split(name)?;
     match language {
         "c" => up_to_date(Recipe::c(program)),
+        "cpp" => up_to_date(Recipe::cpp(program)),
         "go" => up_to_date(Recipe::go(program, GoBuild::usual(program), "go")?),
         _ => bail!("workload {name}: no compiler is known for {language}"),
     }
@@ -174,6 +175,25 @@ impl Recipe {
         }
     }
 
+    fn cpp(program: &str) -> Self {
+        let folder = sources().join("cpp");
+        let mut compiler = Command::new("g++");
+        compiler.current_dir(&folder).args(["-O2", "-g", "-Wall", "-Wextra", "-pthread", "-I../c"]);
+        let mut source = program;
+        while let Some((flag, rest)) =
+            CPP_VARIANTS.iter().find_map(|(prefix, flag)| Some((flag, source.strip_prefix(prefix)?)))
+        {
+            compiler.arg(flag);
+            source = rest;
+        }
+        Self {
+            sources: vec![sources().join("c/contract.h"), folder.join(source)],
+            program: programs().join("cpp").join(program),
+            compiler,
+            input: format!("{source}/main.cc"),
+        }
+    }
+
     fn go(program: &str, build: GoBuild, built_in: &str) -> Result<Self> {
         let folder = sources().join("go");
         let toolchain = places::go_root(build.version)?.join("VERSION");
@@ -220,6 +240,10 @@ const VARIANTS: [(&str, &str); 4] = [
     ("lsan_", "-fsanitize=leak"),
     ("static_", "-static"),
 ];
+
+/// The same for g++; a name may have several.
+const CPP_VARIANTS: [(&str, &str); 4] =
+    [("stripped_", "-s"), ("nortti_", "-fno-rtti"), ("nopie_", "-no-pie"), ("static_", "-static")];
 
 fn gcc(folder: &Path) -> Command {
     let mut gcc = Command::new("gcc");

@@ -30,8 +30,16 @@ pub struct Malloc {
     pub unread: u64,
     /// Resident bytes that `malloc_trim(0)` would give back.
     pub trimmable: u64,
+    /// Of the blocks' growth, what can not lie in pages that became resident in the window: it took the place of
+    /// freed blocks, without a page fault, and no call site has it. At least so much; null without a window.
+    pub reused: Option<u64>,
     /// Blocks in use by size, ascending.
     pub sizes: Vec<SizeClass>,
+    /// Blocks that begin with an object of a C++ class with virtual functions, by class: most growth first, then
+    /// most bytes. The smallest are one entry without a name.
+    pub classes: Vec<ClassRow>,
+    /// Blocks that may begin with such an object, and were too many to tell.
+    pub unclassed: Blocks,
 }
 
 /// Blocks and their bytes.
@@ -58,6 +66,21 @@ pub struct SizeClass {
     /// The largest block that belongs here.
     pub size: u64,
     /// How many.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What was gained in the window; null without one.
+    pub growth: Option<BlocksGrowth>,
+}
+
+/// Blocks that begin with an object of one C++ class. A block that holds an array of them counts once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassRow {
+    /// Its name, as the source has it; null for many smaller ones together.
+    pub class: Option<String>,
+    /// The file that the class's vtable is in.
+    pub module: Option<String>,
+    /// How many blocks.
     pub blocks: u64,
     /// Their bytes.
     pub bytes: u64,

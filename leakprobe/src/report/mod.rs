@@ -16,7 +16,7 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::malloc::{Blocks, BlocksGrowth, Malloc, SizeClass};
+pub use self::malloc::{Blocks, BlocksGrowth, ClassRow, Malloc, SizeClass};
 pub use self::memory::{FileRow, OutsideRss, PartRow, ThreadRow, VariableRow};
 pub use self::rss::{Rss, RssCounters};
 use crate::claim::{Component, Evidence, Gap, Word};

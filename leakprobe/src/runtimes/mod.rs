@@ -1,6 +1,7 @@
 //! The runtimes in the target, found once and read at each look: what they say of their own memory.
 
 pub mod code;
+pub mod cpp;
 pub mod go;
 pub mod malloc;
 pub mod managed;
@@ -10,6 +11,7 @@ pub mod threads;
 use std::collections::BTreeSet;
 
 use self::code::{CodeRoles, Role, go_role};
+use self::cpp::{Classes, VtablePlaces};
 use self::go::code::GoCode;
 use self::go::{GoRuntime, HeapProfile, SizeClass};
 use self::malloc::census::Census;
@@ -151,7 +153,11 @@ impl Runtimes {
         let mut taken: Vec<AddrRange> = proven.map(|claim| claim.range).collect();
         taken.extend(modules.iter().flat_map(|module| module.elf.bss_ranges(module.load_bias)));
         let version = self.glibc_version.as_deref();
-        let (found, malloc) = glibc::read(memory, regions, &taken, &self.libc_data, version);
+        let places = VtablePlaces::of(modules);
+        let (found, mut malloc) = glibc::read(memory, regions, &taken, &self.libc_data, version, &places);
+        if let Some(census) = &mut malloc {
+            census.name_classes(&mut Classes::new(memory, modules, &places));
+        }
         add(&mut findings, found);
         if race_module.is_some_and(|module| !is_externally_linked(&module.elf)) {
             let remainder = sanitizer::remainder(regions, &findings.claims);

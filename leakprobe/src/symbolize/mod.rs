@@ -156,6 +156,13 @@ fn demangled(name: &str) -> String {
     is_short.then(written).flatten().unwrap_or_else(|| name.to_owned())
 }
 
+/// A C++ type as the source has it, from how its `type_info` names it: "N3net7SessionE".
+pub fn type_name(mangled: &str) -> String {
+    const DEMANGLED_PREFIX: &str = "typeinfo name for ";
+    let name = demangled(&format!("_ZTS{mangled}"));
+    name.strip_prefix(DEMANGLED_PREFIX).unwrap_or(mangled).to_owned()
+}
+
 /// Mangled names of the race detector have some 120 letters at most.
 const MAX_MANGLED_BYTES: usize = 256;
 const MAX_DEMANGLED_BYTES: usize = 4096;
@@ -201,6 +208,19 @@ mod tests {
         );
         assert_eq!(demangled("__tsan_read"), "__tsan_read");
         assert_eq!(demangled("_Z"), "_Z");
+    }
+
+    #[test]
+    fn types_are_named_as_the_source_has_them() {
+        assert_eq!(type_name("3Foo"), "Foo");
+        assert_eq!(type_name("N3net7SessionE"), "net::Session");
+        assert_eq!(type_name("N12_GLOBAL__N_15LocalE"), "(anonymous namespace)::Local");
+        assert_eq!(type_name("Z4mainE5Local"), "main::Local");
+        assert_eq!(
+            type_name("St23_Sp_counted_ptr_inplaceI3FooSaIvELN9__gnu_cxx12_Lock_policyE2EE"),
+            "std::_Sp_counted_ptr_inplace<Foo, std::allocator<void>, (__gnu_cxx::_Lock_policy)2>"
+        );
+        assert_eq!(type_name("is no name"), "is no name");
     }
 
     #[test]

@@ -159,6 +159,25 @@ impl ElfFile {
             .map_err(|()| anyhow::anyhow!("file offsets {range:#x?} cannot be read"))
     }
 
+    /// Fills `buf` with what the file has for the address `svma`, zero where it has nothing; says whether it has
+    /// anything. Nothing of it is kept.
+    pub fn read_at_svma(&self, svma: u64, buf: &mut [u8]) -> bool {
+        buf.fill(0);
+        let Some(wanted) = AddrRange::with_len(svma, buf.len() as u64) else { return false };
+        let mut is_anything_there = false;
+        for segment in &self.segments {
+            let stated = AddrRange::with_len(segment.svma, segment.file_bytes);
+            let Some(there) = stated.and_then(|range| range.intersection(&wanted)) else { continue };
+            let file_offset = segment.file_offset.saturating_add(there.start_addr - segment.svma);
+            let piece = &mut buf[(there.start_addr - svma) as usize..(there.end_addr - svma) as usize];
+            match self.file.read_exact_at(piece, file_offset) {
+                Ok(()) => is_anything_there = true,
+                Err(_) => piece.fill(0),
+            }
+        }
+        is_anything_there
+    }
+
     /// Symbols that `wanted` picks by name; from `.symtab` where there is one, else from `.dynsym`.
     ///
     /// Both tables are read whole: name by name through the file would be a system call each.

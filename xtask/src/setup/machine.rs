@@ -1,4 +1,4 @@
-//! What every machine of a developer has, and a fresh one may lack: a C compiler, allocators to preload, and a
+//! What every machine of a developer has, and a fresh one may lack: compilers of C and C++, allocators to preload, and a
 //! machine inside the machine for other kernels.
 
 use super::Need;
@@ -13,6 +13,15 @@ pub(super) fn missing() -> Vec<Need> {
             packages: ["gcc", "libc6-dev"].map(str::to_owned).to_vec(),
             then: None,
             elsewhere: "gcc and the C library's headers, from the machine's package manager".to_owned(),
+        });
+    }
+    if ask("g++", &["-x", "c++", "-include", "memory", "-fsyntax-only", "/dev/null"]).is_none() {
+        needs.push(Need {
+            what: "g++ and the C++ library's headers".to_owned(),
+            why: "which build the C++ programs that the tests watch",
+            packages: vec!["g++".to_owned()],
+            then: None,
+            elsewhere: "g++ and the C++ library's headers, from the machine's package manager".to_owned(),
         });
     }
     if find_program("qemu-system-x86_64").is_none() {

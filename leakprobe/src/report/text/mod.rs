@@ -5,6 +5,7 @@
 //! is ever wider than the style says (from 72 columns on), whatever the target's names look like.
 
 mod advice;
+mod blocks;
 mod cgroup;
 mod entry;
 mod frames;
@@ -41,6 +42,7 @@ pub fn write(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<
     };
     sites.write(page, report)?;
     held::write(page, report, held.as_ref())?;
+    blocks::write(page, report)?;
     goroutines::write(page, report)?;
     advice::write(page, report)?;
     honesty::write(page, report)

@@ -1,8 +1,12 @@
-//! What malloc's chunks add up to at one moment, whichever malloc it is: in use, free, by size.
+//! What malloc's chunks add up to at one moment, whichever malloc it is: in use, free, by size, by class.
 //!
 //! The surprise: sizes are those of chunks, header and padding included, since that is what memory costs.
 
+use std::collections::BTreeMap;
+
+use super::first_words::FirstWords;
 use crate::address::AddrRange;
+use crate::runtimes::cpp::{Class, Classes};
 
 /// Chunks and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,8 +127,27 @@ pub struct Census {
     pub unread_bytes: u64,
     /// `live` and `mapped`, by size.
     pub by_size: BySize,
+    /// Of `live` and `mapped`, those that may begin with a vtable; empty once [`Self::name_classes`] was called.
+    pub first_words: FirstWords,
+    /// Chunks that begin with an object of a C++ class.
+    pub by_class: BTreeMap<Class, Sum>,
+    /// Chunks that may begin with one, and were too many to tell.
+    pub unclassed: Sum,
     /// Whole pages that `malloc_trim(0)` would give back, where they are resident.
     pub trimmable: Vec<AddrRange>,
+}
+
+impl Census {
+    /// Asks which classes the first words stand for; those that are no vtables are forgotten.
+    pub fn name_classes(&mut self, classes: &mut Classes<'_>) {
+        let words = std::mem::take(&mut self.first_words);
+        for (word, sum) in words.sorted() {
+            let Some(class) = classes.at(word) else { continue };
+            let known = self.by_class.entry(class).or_default();
+            *known = known.plus(sum);
+        }
+        self.unclassed = words.beyond;
+    }
 }
 
 #[cfg(test)]

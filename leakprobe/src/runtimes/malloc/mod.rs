@@ -6,6 +6,7 @@
 
 pub mod anonymous;
 pub mod census;
+mod first_words;
 pub mod glibc;
 mod jemalloc;
 pub mod replacement;

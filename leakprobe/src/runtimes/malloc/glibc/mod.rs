@@ -26,6 +26,7 @@ use self::walk::Bounds;
 use super::census::Census;
 use crate::address::AddrRange;
 use crate::claim::{Claim, Component, Evidence, Findings, Gap, Slack};
+use crate::runtimes::cpp::VtablePlaces;
 use crate::runtimes::malloc::anonymous::{AnonymousMemory, read_or_zero, words_of};
 use crate::target::elf::ElfFile;
 use crate::target::maps::Region;
@@ -45,13 +46,14 @@ const MAX_RODATA_BYTES: u64 = 64 << 20;
 /// `taken` lists what other runtimes own for certain (Go's heap and metadata, thread stacks, sanitizers,
 /// .bss), so that their contents are not taken for malloc's headers. `libc_data` are the addresses of the
 /// initialised writable data of libc, or of a static executable: see [`data_ranges`]. Without them only
-/// what proves itself is claimed. `version` is a hint, as "2.36".
+/// what proves itself is claimed. `version` is a hint, as "2.36". `places` are where C++ objects' vtables may lie.
 pub fn read(
     memory: &dyn Memory,
     regions: &[Region],
     taken: &[AddrRange],
     libc_data: &[AddrRange],
     version: Option<&str>,
+    places: &VtablePlaces,
 ) -> (Findings, Option<Census>) {
     let mapped = AnonymousMemory::new(&not_named_by_others(regions), &[]);
     let anonymous = mapped.without(taken);
@@ -60,7 +62,7 @@ pub fn read(
     let brk_start_addr = regions.iter().find(|region| region.name == "[heap]").map(|r| r.range.start_addr);
     let malloc_par = data.iter().find_map(|data| MallocPar::find(data, brk_start_addr));
 
-    let mut survey = Survey::new(memory);
+    let mut survey = Survey::new(memory, places);
     let mut others = Findings::default();
     let mut owned = brk_heap(memory, regions, main_arena.as_ref(), malloc_par, &mut survey, &mut others);
     let heaps = arena::heaps(memory, &mapped, &anonymous, main_arena.as_ref());
@@ -76,6 +78,12 @@ pub fn read(
     for range in &chunks {
         census.mapped.add(range.len_bytes());
         census.by_size.add(range.len_bytes());
+        let mut word = [0; 8];
+        memory.read_resident(range.start_addr + walk::HEADER_BYTES, &mut word);
+        let word = u64::from_le_bytes(word);
+        if places.may_hold(word) {
+            census.first_words.add(word, range.len_bytes());
+        }
         findings.slack.push(Slack { range: *range, dead_bytes: 0 });
     }
     findings.claims.extend(chunks.into_iter().map(|range| in_use(range, Evidence::Structure)));
@@ -220,6 +228,16 @@ mod tests {
 
     fn range(start_addr: u64, end_addr: u64) -> AddrRange {
         AddrRange::new(start_addr, end_addr).unwrap()
+    }
+
+    fn read(
+        memory: &dyn Memory,
+        regions: &[Region],
+        taken: &[AddrRange],
+        libc_data: &[AddrRange],
+        version: Option<&str>,
+    ) -> (Findings, Option<Census>) {
+        super::read(memory, regions, taken, libc_data, version, &VtablePlaces::default())
     }
 
     fn bytes_of(words: &[u64]) -> Vec<u8> {

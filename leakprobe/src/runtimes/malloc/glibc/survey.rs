@@ -13,6 +13,7 @@ use super::walk::{Bounds, Pass, Walk};
 use super::window::Window;
 use crate::address::{AddrRange, PAGE_BYTES};
 use crate::claim::{Claim, Component, Evidence, Findings, Gap, Slack};
+use crate::runtimes::cpp::VtablePlaces;
 use crate::runtimes::malloc::census::Census;
 use crate::target::memory::Memory;
 
@@ -39,6 +40,7 @@ struct Walked {
 pub(super) struct Survey<'a> {
     memory: &'a dyn Memory,
     window: Window<'a>,
+    places: &'a VtablePlaces,
     heaps: Vec<Walked>,
     census: Census,
     tcaches: Vec<u64>,
@@ -50,10 +52,11 @@ pub(super) struct Survey<'a> {
 }
 
 impl<'a> Survey<'a> {
-    pub(super) fn new(memory: &'a dyn Memory) -> Self {
+    pub(super) fn new(memory: &'a dyn Memory, places: &'a VtablePlaces) -> Self {
         Self {
             memory,
             window: Window::new(memory),
+            places,
             heaps: Vec::new(),
             census: Census::default(),
             tcaches: Vec::new(),
@@ -100,7 +103,8 @@ impl<'a> Survey<'a> {
         bounds: &dyn Fn() -> Option<Bounds>,
     ) -> (Bounds, Pass) {
         let mut pass_of = |bounds: Bounds| {
-            Walk { window: &mut self.window, bounds }.pass(from_addr, from_addr.saturating_add(PART_BYTES))
+            let mut walk = Walk { window: &mut self.window, bounds, places: self.places };
+            walk.pass(from_addr, from_addr.saturating_add(PART_BYTES))
         };
         let mut best = pass_of(known);
         for _ in 1..MAX_ATTEMPTS {
@@ -127,6 +131,7 @@ impl<'a> Survey<'a> {
         census.binned = census.binned.plus(pass.binned);
         census.overhead_bytes += pass.fence_bytes;
         census.by_size.merge(&pass.by_size);
+        census.first_words.merge(&pass.first_words);
         self.tcaches.extend(pass.tcaches);
     }
 

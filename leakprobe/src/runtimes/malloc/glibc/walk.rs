@@ -10,10 +10,14 @@ use super::pages::PageUses;
 use super::tcache;
 use super::window::{Header, Window};
 use crate::address::AddrRange;
+use crate::runtimes::cpp::VtablePlaces;
 use crate::runtimes::malloc::census::{BySize, Sum};
+use crate::runtimes::malloc::first_words::FirstWords;
 
 /// The least a chunk takes, `MINSIZE`.
 const MIN_CHUNK_BYTES: u64 = 32;
+/// A chunk's contents follow its header.
+pub(super) const HEADER_BYTES: u64 = 16;
 /// What closes a heap that could not grow: a header and nothing more.
 const FENCE_BYTES: u64 = 16;
 /// So many chunks in a row are no coincidence.
@@ -44,6 +48,8 @@ pub(super) struct Pass {
     pub(super) in_use: Sum,
     /// The same by size.
     pub(super) by_size: BySize,
+    /// Those that may begin with a vtable. Chunks in a cache do not: a list's pointer took its place.
+    pub(super) first_words: FirstWords,
     /// Free chunks.
     pub(super) binned: Sum,
     /// Headers that close a heap.
@@ -60,6 +66,7 @@ pub(super) struct Pass {
 pub(super) struct Walk<'w, 'm> {
     pub(super) window: &'w mut Window<'m>,
     pub(super) bounds: Bounds,
+    pub(super) places: &'w VtablePlaces,
 }
 
 impl Walk<'_, '_> {
@@ -73,6 +80,7 @@ impl Walk<'_, '_> {
             overhang: None,
             in_use: Sum::default(),
             by_size: BySize::default(),
+            first_words: FirstWords::default(),
             binned: Sum::default(),
             fence_bytes: 0,
             tcaches: Vec::new(),
@@ -184,6 +192,10 @@ impl Walk<'_, '_> {
         }
         pass.in_use.add(chunk_bytes);
         pass.by_size.add(chunk_bytes);
+        let first_word = self.window.word(addr + HEADER_BYTES);
+        if self.places.may_hold(first_word) {
+            pass.first_words.add(first_word, chunk_bytes);
+        }
         if tcache::is_size(chunk_bytes)
             && pass.tcaches.len() < MAX_TCACHES
             && tcache::is_plausible(self.window, addr)

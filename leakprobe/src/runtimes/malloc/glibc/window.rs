@@ -75,6 +75,17 @@ impl<'a> Window<'a> {
         header_in(&bytes)
     }
 
+    /// The word at `addr`, staying where it is.
+    #[inline]
+    pub(super) fn word(&self, addr: u64) -> u64 {
+        let mut bytes = [0; 8];
+        match self.inside(addr, 8) {
+            Some(there) => bytes.copy_from_slice(there),
+            None => self.copy(addr, &mut bytes),
+        }
+        u64::from_le_bytes(bytes)
+    }
+
     /// Fills `bytes` from `addr`, staying where it is.
     pub(super) fn copy(&self, addr: u64, bytes: &mut [u8]) {
         match self.inside(addr, bytes.len()) {
