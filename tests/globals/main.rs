@@ -4,7 +4,6 @@
 //! Built by the newest Go; with LEAKPROBE_VERSIONS=all by every one, as `cargo xtask test --all` has it.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fs::File;
 use std::path::Path;
 
@@ -69,8 +68,5 @@ fn variables(program: &Path) -> Result<(Addresses, Addresses)> {
 }
 
 fn versions() -> Vec<&'static str> {
-    match env::var("LEAKPROBE_VERSIONS") {
-        Ok(which) if which == "all" => places::GO_VERSIONS.to_vec(),
-        _ => vec![places::NEWEST_GO],
-    }
+    if places::all_versions() { places::GO_VERSIONS.to_vec() } else { vec![places::NEWEST_GO] }
 }

@@ -100,7 +100,7 @@ fn the_profile_by_stack_is_pprofs() -> Result<()> {
 
 #[test]
 fn the_profile_by_stack_is_pprofs_in_every_release() -> Result<()> {
-    for version in places::GO_VERSIONS {
+    for &version in places::go_versions() {
         let build = GoBuild { version, kind: Kind::Plain, symbols: Symbols::Dwarf };
         let mut workload = Workload::start_built("go/heap_profile", build)?;
         workload.ask("fill 1")?;

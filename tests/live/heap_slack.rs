@@ -15,7 +15,7 @@ fn number(value: &Value, pointer: &str) -> Result<u64> {
 
 #[test]
 fn what_holds_no_object_is_the_difference_of_what_the_runtime_counts() -> Result<()> {
-    for version in places::GO_VERSIONS {
+    for &version in places::go_versions() {
         let build = GoBuild { version, kind: Kind::Plain, symbols: Symbols::Dwarf };
         check(Workload::start_built("go/heap_slack", build)?).with_context(|| build.to_string())?;
     }

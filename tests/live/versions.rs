@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use leakprobe::claim::Component;
 use leakprobe_tests::compile::{GoBuild, Kind, Symbols};
-use leakprobe_tests::places::{GO_VERSIONS, NEWEST_GO, OLDEST_GO};
+use leakprobe_tests::places::{self, GO_VERSIONS, NEWEST_GO, OLDEST_GO};
 use leakprobe_tests::{Probe, Workload, expect};
 use serde_json::Value;
 
@@ -85,10 +85,9 @@ impl Pair {
 
 #[test]
 fn go_is_read_as_its_runtime_counts() -> Result<()> {
-    let all = env::var("LEAKPROBE_VERSIONS").is_ok_and(|which| which == "all");
     let mut cells = Vec::new();
     let mut failures = Vec::new();
-    for build in if all { every_build() } else { corners() } {
+    for build in if places::all_versions() { every_build() } else { corners() } {
         match measure(build).with_context(|| build.to_string()) {
             Ok(cell) => {
                 failures.extend(complaints(&cell));

@@ -16,6 +16,17 @@ pub const OLDEST_GO: &str = GO_VERSIONS[0];
 /// The Go that builds the Go workloads where none is named.
 pub const NEWEST_GO: &str = GO_VERSIONS[GO_VERSIONS.len() - 1];
 
+/// Whether the wide matrices are asked for, and not only their corners: LEAKPROBE_VERSIONS=all, as
+/// `cargo xtask test --all` sets it.
+pub fn all_versions() -> bool {
+    env::var("LEAKPROBE_VERSIONS").is_ok_and(|which| which == "all")
+}
+
+/// The releases of Go to test with: the oldest and the newest, which every set-up has, or all of them.
+pub fn go_versions() -> &'static [&'static str] {
+    if all_versions() { &GO_VERSIONS } else { &[OLDEST_GO, NEWEST_GO] }
+}
+
 /// The repository's root.
 pub fn repository() -> &'static Path {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -112,7 +112,7 @@ fn versions_of_go() -> Result<()> {
     let mut globals = cargo(&["test", "--quiet", "--package", "leakprobe-tests", "--test", "globals"]);
     globals.env("LEAKPROBE_VERSIONS", "all");
     in_the_open(globals)?;
-    let mut versions = live_tests(&["versions::"])?;
+    let mut versions = live_tests(&["versions::", "heap_profile::", "heap_slack::"])?;
     versions.env("LEAKPROBE_VERSIONS", "all");
     versions.env("LEAKPROBE_TABLE", places::repository().join("docs/go-runtime.md"));
     in_the_open(versions)
