@@ -90,6 +90,10 @@ pub struct Written {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
+    /// What the stacks of folded and svg are of [default: growth, or held where no stack grew]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub stacks_of: Option<StacksOf>,
+
     /// Show every frame of each stack, the runtime's own included
     #[arg(long)]
     pub full_stacks: bool,
@@ -106,6 +110,7 @@ Examples:
   leakprobe 12345 --duration 0                   snapshot only: attaches no probe
   leakprobe 12345 --json --output report.json    for scripts
   leakprobe render report.json                   a saved report again, for people
+  leakprobe render report.json -f pprof -o mem.pb.gz     then: go tool pprof mem.pb.gz
 
 Exit codes: 0 done, 2 usage, 3 no such process, 4 not permitted,
 5 the kernel lacks what is needed, 6 internal error.";
@@ -117,6 +122,23 @@ pub enum OutputFormat {
     Text,
     /// Schema leakprobe.report/1
     Json,
+    /// For go tool pprof, with a label `component`
+    Pprof,
+    /// Folded stacks: owner;root;…;leaf bytes
+    Folded,
+    /// A flame graph
+    Svg,
+    /// For node exporter's textfile collector; --output replaces the file in one step
+    Prometheus,
+}
+
+/// What the stacks of `folded` and `svg` are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StacksOf {
+    /// All that is resident
+    Held,
+    /// What is resident and was not when the window began
+    Growth,
 }
 
 /// When to use colour.

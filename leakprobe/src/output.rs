@@ -1,19 +1,30 @@
 //! Where a report goes: the terminal, a pipe or a file.
+//!
+//! The surprise: a file for Prometheus is written beside its place and then moved there, since node exporter may read
+//! at any moment.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal as _, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use leakprobe::cli::{ColorChoice, OutputFormat, Written};
-use leakprobe::report::{self, Format, Report, Style};
+use leakprobe::cli::{ColorChoice, OutputFormat, StacksOf, Written};
+use leakprobe::report::{self, Format, Measure, Report, Style};
 
 /// The report has nowhere to go.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write the report to {path}: {error}; give --output a path that can be written")]
-pub struct NoOutput {
-    path: String,
-    error: io::Error,
+pub enum NoOutput {
+    /// What --output names cannot be written.
+    #[error("cannot write the report to {path}: {error}; give --output a path that can be written")]
+    Unwritable {
+        /// As typed.
+        path: String,
+        /// Why not.
+        error: io::Error,
+    },
+    /// A terminal cannot show it.
+    #[error("a terminal cannot show a pprof profile: give --output FILE, then run go tool pprof FILE")]
+    NotForTerminals,
 }
 
 /// The place of a report.
@@ -21,39 +32,70 @@ pub enum Output {
     /// Standard output.
     Stdout,
     /// What --output names, open.
-    File { file: File, path: PathBuf },
+    File {
+        /// Written in place.
+        file: File,
+        /// Its name.
+        path: PathBuf,
+    },
+    /// What --output names will be replaced.
+    Replaced {
+        /// In the same folder, under another name.
+        beside: File,
+        /// Its name, which no collector takes for a file of metrics.
+        name: PathBuf,
+        /// The name it gets.
+        path: PathBuf,
+    },
 }
 
 impl Output {
     /// Opened before the work is done: to learn afterwards that the report has nowhere to go would be a pity.
     pub fn open(written: &Written) -> Result<Self, NoOutput> {
-        let Some(path) = &written.output else { return Ok(Self::Stdout) };
-        let options = OpenOptions::new().write(true).create(true).truncate(false).clone();
-        match options.open(path) {
-            Ok(file) => Ok(Self::File { file, path: path.clone() }),
-            Err(error) => Err(NoOutput { path: path.display().to_string(), error }),
-        }
+        let Some(path) = &written.output else {
+            let is_refused = written.format() == OutputFormat::Pprof && io::stdout().is_terminal();
+            return if is_refused { Err(NoOutput::NotForTerminals) } else { Ok(Self::Stdout) };
+        };
+        let opened = match written.format() {
+            OutputFormat::Prometheus if is_replaceable(path) => Self::beside(path),
+            _ => Self::in_place(path),
+        };
+        opened.map_err(|error| NoOutput::Unwritable { path: path.display().to_string(), error })
+    }
+
+    fn in_place(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        Ok(Self::File { file, path: path.to_owned() })
+    }
+
+    fn beside(path: &Path) -> io::Result<Self> {
+        // Through a symbolic link the file is replaced, not the link.
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let file_name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
+        let name = path.with_file_name(format!(".{file_name}.{}.tmp", std::process::id()));
+        let beside = OpenOptions::new().write(true).create_new(true).open(&name)?;
+        Ok(Self::Replaced { beside, name, path })
     }
 
     /// Writes the report as it was asked for.
     pub fn write(self, report: &Report, written: &Written) -> Result<()> {
         let style = self.style(written);
-        let format = match written.format() {
-            OutputFormat::Text => Format::Text,
-            OutputFormat::Json => Format::Json,
-        };
+        let format = format(report, written);
+        let put = |out: &mut dyn Write| report::write(report, format, &style, out).and_then(|()| out.flush());
         match self {
             Self::Stdout => {
-                let mut out = BufWriter::new(io::stdout().lock());
-                let done = report::write(report, format, &style, &mut out).and_then(|()| out.flush());
-                done.context("write the report to standard output")
+                put(&mut BufWriter::new(io::stdout().lock())).context("write the report to standard output")
             }
             Self::File { file, path } => {
                 let emptied = file.set_len(0).or_else(|error| not_a_file(&file, error));
                 emptied.with_context(|| format!("empty {}", path.display()))?;
-                let mut out = BufWriter::new(file);
-                let done = report::write(report, format, &style, &mut out).and_then(|()| out.flush());
-                done.with_context(|| format!("write {}", path.display()))
+                put(&mut BufWriter::new(file)).with_context(|| format!("write {}", path.display()))
+            }
+            Self::Replaced { beside, name, path } => {
+                let done = put(&mut BufWriter::new(&beside)).and_then(|()| beside.sync_all());
+                let done = done.and_then(|()| fs::rename(&name, &path));
+                done.inspect_err(|_| drop(fs::remove_file(&name)))
+                    .with_context(|| format!("write {}", path.display()))
             }
         }
     }
@@ -61,10 +103,13 @@ impl Output {
     /// A run that failed leaves no report, so not an empty one either.
     pub fn remove_if_empty(&self) {
         let is_empty_file = |file: &File| file.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0);
-        if let Self::File { file, path } = self
-            && is_empty_file(file)
-        {
-            let _ = std::fs::remove_file(path);
+        let (file, path) = match self {
+            Self::Stdout => return,
+            Self::File { file, path } => (file, path),
+            Self::Replaced { beside, name, .. } => (beside, name),
+        };
+        if is_empty_file(file) {
+            let _ = fs::remove_file(path);
         }
     }
 
@@ -80,6 +125,27 @@ impl Output {
             full_stacks: written.full_stacks,
         }
     }
+}
+
+fn format(report: &Report, written: &Written) -> Format {
+    let measure = match written.stacks_of {
+        Some(StacksOf::Held) => Measure::Held,
+        Some(StacksOf::Growth) => Measure::Growth,
+        None => Measure::usual(report),
+    };
+    match written.format() {
+        OutputFormat::Text => Format::Text,
+        OutputFormat::Json => Format::Json,
+        OutputFormat::Pprof => Format::Pprof,
+        OutputFormat::Folded => Format::Folded(measure),
+        OutputFormat::Svg => Format::Svg(measure),
+        OutputFormat::Prometheus => Format::Prometheus,
+    }
+}
+
+/// A file, or nothing yet; pipes and devices are written to.
+fn is_replaceable(path: &Path) -> bool {
+    fs::metadata(path).map_or(true, |meta| meta.is_file())
 }
 
 /// Pipes and devices cannot be emptied, and need not be.

@@ -4,6 +4,7 @@
 //! findings are not made up: each report is diagnosed here as the pipeline does it.
 
 mod files;
+mod formats;
 mod heap;
 mod malloc;
 mod parts;

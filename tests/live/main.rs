@@ -23,6 +23,7 @@ mod left_behind;
 mod malloc;
 mod moving;
 mod other_go;
+mod pprof;
 mod race_detector;
 mod sanitizers;
 mod saved;

@@ -1,6 +1,7 @@
 //! Reports of real processes, saved, and what the commands that read them make of them.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
@@ -35,5 +36,26 @@ fn a_saved_report_is_rendered_without_its_process() -> Result<()> {
         text.starts_with(&format!("malloc_leak (pid {pid}) holds ")) && text.contains("\nOWNER "),
         "{text}"
     );
+    Ok(())
+}
+
+#[test]
+fn metrics_take_their_files_place_in_one_step() -> Result<()> {
+    let workload = Workload::start("c/idle")?;
+    let pid = workload.pid().to_string();
+    let folder = Folder::new("metrics")?;
+    let path = folder.file("leakprobe.prom")?;
+    fs::write(&path, "what was there before")?;
+    let mut before = File::open(&path)?;
+    said(&[&pid, "--duration", "0", "--format", "prometheus", "--output", &path])?;
+    let metrics = fs::read_to_string(&path)?;
+    let line = format!("leakprobe_resident_bytes{{pid=\"{pid}\",process=\"idle\"");
+    ensure!(metrics.contains(&line) && !metrics.contains("before"), "{metrics}");
+    // Whoever had begun to read goes on with the old file.
+    let mut old = String::new();
+    before.read_to_string(&mut old)?;
+    ensure!(old == "what was there before", "the file was written to in place: {old}");
+    let left: Vec<_> = fs::read_dir(folder.path())?.collect::<Result<_, _>>()?;
+    ensure!(left.len() == 1, "something is left beside it: {left:?}");
     Ok(())
 }

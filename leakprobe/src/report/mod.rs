@@ -5,11 +5,16 @@
 
 mod escape;
 mod facts;
+mod flame_graph;
+mod folded;
 mod json;
 mod malloc;
 mod memory;
+pub mod pprof;
+mod prometheus;
 mod rss;
 pub mod saved;
+mod stacks;
 mod text;
 
 use std::io::{self, Write};
@@ -19,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use self::malloc::{Blocks, BlocksGrowth, ClassRow, Malloc, SizeClass};
 pub use self::memory::{FileRow, OutsideRss, PartRow, ThreadRow, VariableRow};
 pub use self::rss::{Rss, RssCounters};
+pub use self::stacks::Measure;
 use crate::claim::{Component, Evidence, Gap, Word};
 pub use crate::diagnose::{Finding, GoroutinesStarted};
 pub use crate::symbolize::Frame;
@@ -45,6 +51,14 @@ pub enum Format {
     Text,
     /// For programs, schema [`SCHEMA`].
     Json,
+    /// For `go tool pprof`: what is held and what grew.
+    Pprof,
+    /// Folded stacks, for flame graph tools.
+    Folded(Measure),
+    /// A flame graph.
+    Svg(Measure),
+    /// For Prometheus, by node exporter's textfile collector.
+    Prometheus,
 }
 
 /// How text is laid out. There is no default: only the caller knows where the text goes.
@@ -58,11 +72,15 @@ pub struct Style {
     pub full_stacks: bool,
 }
 
-/// Writes the report. The style matters to [`Format::Text`] only.
+/// Writes the report. The style matters to [`Format::Text`] only; [`Format::Pprof`] is not text.
 pub fn write(report: &Report, format: Format, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     match format {
         Format::Text => text::write(report, style, out),
         Format::Json => json::write(report, out),
+        Format::Pprof => pprof::write(report, out),
+        Format::Folded(measure) => folded::write(report, measure, out),
+        Format::Svg(measure) => flame_graph::write(report, measure, out),
+        Format::Prometheus => prometheus::write(report, out),
     }
 }
 
