@@ -136,7 +136,8 @@ impl<'a> Reader<'a> {
         // A large block begins anywhere in its first page, and its last page may be padding.
         let range = AddrRange::with_len(addr & !(PAGE_BYTES - 1), size & !(PAGE_BYTES - 1))?;
         let free_blocks = bits >> 28 & 0x3ff;
-        let dead_bytes = if is_slab == 1 { free_blocks * size_of_class(bits >> 20 & 0xff) } else { 0 };
+        let dead_bytes =
+            if is_slab == 1 { free_blocks.saturating_mul(size_of_class(bits >> 20 & 0xff)) } else { 0 };
         agrees.then(|| Extent { range, is_active: state == 0, dead_bytes: dead_bytes.min(range.len_bytes()) })
     }
 
