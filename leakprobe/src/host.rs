@@ -37,7 +37,7 @@ pub fn report(
     end: &Look,
 ) -> Report {
     let uname = rustix::system::uname();
-    let allocator = runtimes.allocator();
+    let allocator = end.allocator.clone();
     let components = account.rows(allocator.as_deref());
     Report {
         schema: SCHEMA.into(),

@@ -38,9 +38,8 @@ use self::runtimes::Runtimes;
 use self::runtimes::go::goroutines::Goroutines;
 use self::symbolize::Symbolizer;
 use self::target::{Target, TargetError, modules};
-use self::trace::backend::Backend;
 use self::trace::recording::Recording;
-use self::trace::{Tracer, Tracing, Watched};
+use self::trace::{Tracer, Tracing, Watched, probes};
 use self::unwind::Unwinder;
 use self::watch::{End, Progress};
 
@@ -54,8 +53,6 @@ pub struct Request {
     pub pid: i32,
     /// How long to watch; zero for a snapshot without probes.
     pub duration: Duration,
-    /// Where to see system calls; `None` for the best place there is.
-    pub backend: Option<Backend>,
     /// Let the kernel programs log.
     pub verbose: bool,
     /// What was typed, for the report.
@@ -111,7 +108,7 @@ pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Ou
         report.goroutine_totals = Some(account::goroutine_totals(&goroutines));
     }
     report.window = report::Window { started_at: account::rfc3339(started_at), seconds: window.seconds };
-    report.host.backend = window.probes.as_ref().map_or("none", |probes| probes.backend().word()).into();
+    report.host.backend = if window.watched { probes::BACKEND } else { "none" }.into();
     report.target.ended = window.end_word.map(Into::into);
     report.target.runtime.goroutines_started = goroutines_started(start, end);
     report.tracing = window.tracing;
@@ -165,7 +162,7 @@ async fn watch_window(
     tell: &mut dyn FnMut(Progress),
 ) -> Result<Window> {
     let mut recording = Recording::new(host::monotonic_ns(), host::brk_addr(&target.regions()));
-    let mut tracer = Tracer::attach(watched, request.backend, request.verbose)?;
+    let mut tracer = Tracer::attach(watched, request.verbose)?;
     let start = see(target, modules, runtimes)?;
     let (ended, lasted) =
         watch::watch(target, &mut tracer, &mut recording, unwinder, request.duration, tell).await?;
@@ -178,6 +175,7 @@ async fn watch_window(
         snapshot: last_known::snapshot(&start.snapshot, &recording),
         claims: start.claims.clone(),
         in_memory: start.in_memory.clone(),
+        allocator: start.allocator.clone(),
         ..Look::default()
     });
     let end_word = if ended_early && ended != End::Exec { End::Exited.word() } else { ended.word() };

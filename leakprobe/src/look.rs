@@ -11,6 +11,7 @@ use crate::runtimes::Runtimes;
 use crate::runtimes::go::{HeapProfile, SizeClass};
 use crate::runtimes::malloc::anonymous::AnonymousMemory;
 use crate::runtimes::malloc::census::Census;
+use crate::runtimes::malloc::replacement::Held;
 use crate::runtimes::managed;
 use crate::runtimes::sanitizer::{RaceCounts, native};
 use crate::runtimes::threads::ThreadStack;
@@ -42,6 +43,8 @@ pub struct Look {
     pub size_classes: Vec<SizeClass>,
     /// What malloc's chunks add up to.
     pub malloc: Option<Census>,
+    /// Whose malloc it is: "glibc 2.36", or what took its place.
+    pub allocator: Option<String>,
     /// What could not be read.
     pub gaps: Vec<Gap>,
 }
@@ -57,19 +60,27 @@ pub fn look(target: &Target, modules: &[Module], runtimes: &Runtimes) -> Result<
     let mut claims = mappings::claims(&regions, modules, &in_memory);
     let read = runtimes.read(&ResidentMemory(target), modules, &regions, &snapshot.threads);
     claims.extend(read.findings.claims);
-    claims.extend(native::claims(target, modules, &regions, &proven(&claims)).claims);
-    let replacement = runtimes.replacement.map(|replacement| {
-        let free = AnonymousMemory::new(&regions, &proven(&claims));
-        replacement.claims(&ResidentMemory(target), modules, &regions, &free)
+    claims.extend(native::claims(target, modules, &regions, &proven(claims.iter())).claims);
+    let replacement = runtimes.replacement.as_ref();
+    let held = replacement.map_or_else(Held::default, |replacement| {
+        // The brk heap is malloc's by its name, whichever malloc it is.
+        let others =
+            claims.iter().filter(|claim| claim.evidence > Evidence::Mapping || !claim.component.is_malloc());
+        let free = AnonymousMemory::new(&regions, &proven(others));
+        replacement.held(&ResidentMemory(target), &regions, &free)
     });
-    let replacement = replacement.unwrap_or_default();
-    claims.extend(replacement.claims);
+    let (malloc, allocator) = match replacement.filter(|_| held.is_there) {
+        Some(replacement) => (held.census, Some(replacement.name().to_owned())),
+        None => (read.malloc, read.allocator),
+    };
+    let replaced = held.findings;
+    claims.extend(replaced.claims);
     // What nobody has proven is offered to the runtimes that are only recognised.
-    let managed = managed::claims(target, modules, &regions, &proven(&claims), &snapshot.runs);
+    let managed = managed::claims(target, modules, &regions, &proven(claims.iter()), &snapshot.runs);
     claims.extend(managed.claims);
     let mut gaps = std::mem::take(&mut snapshot.gaps);
-    gaps.extend(read.findings.gaps.into_iter().chain(managed.gaps).chain(replacement.gaps));
-    let slack = read.findings.slack.into_iter().chain(managed.slack).chain(replacement.slack).collect();
+    gaps.extend(read.findings.gaps.into_iter().chain(managed.gaps).chain(replaced.gaps));
+    let slack = read.findings.slack.into_iter().chain(managed.slack).chain(replaced.slack).collect();
     Ok(Some(Look {
         snapshot,
         claims,
@@ -80,12 +91,13 @@ pub fn look(target: &Target, modules: &[Module], runtimes: &Runtimes) -> Result<
         race_counts: read.race_counts,
         heap_profile: read.heap_profile,
         size_classes: read.size_classes,
-        malloc: read.malloc,
+        malloc,
+        allocator,
         gaps,
     }))
 }
 
 /// What is known to be somebody's, and not only likely.
-fn proven(claims: &[Claim]) -> Vec<AddrRange> {
-    claims.iter().filter(|claim| claim.evidence >= Evidence::Mapping).map(|claim| claim.range).collect()
+fn proven<'a>(claims: impl Iterator<Item = &'a Claim>) -> Vec<AddrRange> {
+    claims.filter(|claim| claim.evidence >= Evidence::Mapping).map(|claim| claim.range).collect()
 }

@@ -25,7 +25,7 @@ pub fn retained() -> Report {
         in_use_growth: Some(BlocksGrowth::default()),
         thread_cached: blocks(7, 1456),
         binned: blocks(366, 306 * MIB),
-        trimmable: 290 * MIB,
+        trimmable: Some(290 * MIB),
         sizes: vec![SizeClass {
             size: 208,
             blocks: 23_424,

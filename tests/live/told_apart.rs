@@ -7,6 +7,9 @@ use leakprobe_tests::{Probe, Workload, expect};
 /// Each leak is told in three portions of uneven size: what is seen is a sum, not one mapping.
 const PORTIONS: [u64; 3] = [8, 12, 17];
 
+/// What a program's libraries and stack may move besides.
+const SMALL_BYTES: u64 = 256 << 10;
+
 /// Does the component already own what was leaked before leakprobe came?
 enum Before {
     /// Yes: it is told by what it is, not by who made it.
@@ -27,7 +30,9 @@ fn told_apart(name: &str, component: &str, before: Before) -> Result<()> {
     let report = probe.report_now()?;
     expect::ledger_balances(&report)?;
     expect::grew_most(&report, component, truth)?;
-    expect::others_stayed(&report, component, expect::tolerance_bytes(truth))?;
+    // Go's runtime keeps books on its heap.
+    let share = if name.starts_with("go/") { 50 } else { 100 };
+    expect::others_stayed(&report, component, (truth / share).max(SMALL_BYTES))?;
     match before {
         Before::Owned => expect::holds(&report, component, leaked_before + truth),
         Before::NotSeen => expect::holds(&report, component, truth),
@@ -50,8 +55,15 @@ fn a_malloc_leak_is_the_c_heap() -> Result<()> {
 }
 
 #[test]
+fn a_leak_of_cpp_and_rust_is_the_c_heap() -> Result<()> {
+    told_apart("cpp/new_leak", "c.heap.inuse", Before::Owned)?;
+    told_apart("rust/heap_leak", "c.heap.inuse", Before::Owned)
+}
+
+#[test]
 fn an_mmap_leak_is_c_mmap() -> Result<()> {
-    told_apart("c/mmap_leak", "c.mmap", Before::NotSeen)
+    told_apart("c/mmap_leak", "c.mmap", Before::NotSeen)?;
+    told_apart("rust/mmap_leak", "c.mmap", Before::NotSeen)
 }
 
 #[test]

@@ -1,7 +1,9 @@
-//! Builds the workloads: `c/NAME` with gcc, `cpp/NAME` with g++, `go/NAME` with a Go in the user's cache.
+//! Builds the workloads: `c/NAME` with gcc, `cpp/NAME` with g++, `go/NAME` with a Go in the user's cache, `rust/NAME`
+//! with cargo ([`crate::rust`]).
 //!
 //! The surprise: a name says how it is built. `go/race_*` has the race detector; `c/asan_NAME`, `c/tsan_NAME` and
-//! `c/lsan_NAME` are `c/NAME` with that sanitizer, `c/static_NAME` is `c/NAME` linked statically.
+//! `c/lsan_NAME` are `c/NAME` with that sanitizer, `c/static_NAME` is `c/NAME` linked statically, `c/musl_NAME` with musl as
+//! its C library.
 
 use std::fmt;
 use std::fs;
@@ -121,6 +123,7 @@ pub fn workload(name: &str) -> Result<PathBuf> {
         "c" => up_to_date(Recipe::c(program)),
         "cpp" => up_to_date(Recipe::cpp(program)),
         "go" => up_to_date(Recipe::go(program, GoBuild::usual(program), "go")?),
+        "rust" => crate::rust::build(program),
         _ => bail!("workload {name}: no compiler is known for {language}"),
     }
 }
@@ -160,13 +163,14 @@ struct Recipe {
 impl Recipe {
     fn c(program: &str) -> Self {
         let folder = sources().join("c");
-        let mut compiler = gcc(&folder);
+        let mut compiler = gcc(&folder, if program.contains(MUSL) { "musl-gcc" } else { "gcc" });
         let variant = VARIANTS.iter().find_map(|(prefix, flag)| {
             let source = program.strip_prefix(prefix)?;
             compiler.arg(flag);
             Some(source)
         });
         let source = variant.unwrap_or(program);
+        let source = source.strip_prefix(MUSL).unwrap_or(source);
         Self {
             sources: vec![folder.join("contract.h"), folder.join(source)],
             program: programs().join("c").join(program),
@@ -245,8 +249,11 @@ const VARIANTS: [(&str, &str); 4] = [
 const CPP_VARIANTS: [(&str, &str); 4] =
     [("stripped_", "-s"), ("nortti_", "-fno-rtti"), ("nopie_", "-no-pie"), ("static_", "-static")];
 
-fn gcc(folder: &Path) -> Command {
-    let mut gcc = Command::new("gcc");
+/// What of a name says that the C library is musl.
+const MUSL: &str = "musl_";
+
+fn gcc(folder: &Path, program: &str) -> Command {
+    let mut gcc = Command::new(program);
     gcc.current_dir(folder).args(["-O2", "-g", "-Wall", "-Wextra", "-pthread", "-I."]);
     gcc
 }

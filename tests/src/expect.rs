@@ -8,7 +8,7 @@ const KIB: u64 = 1024;
 /// How far a figure may lie from a program's own truth: its libraries, its runtime's bookkeeping and
 /// the pages its own stack touches are in the report too.
 pub fn tolerance_bytes(truth_bytes: u64) -> u64 {
-    (truth_bytes / 20).max(512 * KIB)
+    (truth_bytes / 50).max(256 * KIB)
 }
 
 /// Every resident byte is in one row, and what is in none is under 1 %.
@@ -82,6 +82,11 @@ pub fn holds(report: &Value, id: &str, truth_bytes: u64) -> Result<()> {
 /// Growth of a row.
 pub fn growth(report: &Value, id: &str) -> Result<i64> {
     number(component(report, id)?, "/growth")
+}
+
+/// Resident bytes of a row; none where there is no such row.
+pub fn resident(report: &Value, id: &str) -> i64 {
+    component(report, id).and_then(|row| number(row, "/rss")).unwrap_or(0)
 }
 
 /// A row by its id.

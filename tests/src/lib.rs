@@ -12,6 +12,7 @@ pub mod lines;
 pub mod places;
 pub mod probe;
 pub mod process;
+pub mod rust;
 pub mod workload;
 
 pub use deadline::Deadline;

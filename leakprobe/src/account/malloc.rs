@@ -20,7 +20,10 @@ pub fn blocks(start: Option<&Look>, end: &Look, reused_bytes: Option<u64>) -> Op
     let census = end.malloc.as_ref()?;
     // Where it was not found at the start, nothing was in use then; where it was not looked for, who knows.
     let before = start.map(|start| start.malloc.clone().unwrap_or_default());
-    let trimmable = census.trimmable.iter().map(|range| end.snapshot.resident_bytes_in(*range)).sum();
+    let trimmable = census
+        .trimmable
+        .as_ref()
+        .map(|ranges| ranges.iter().map(|range| end.snapshot.resident_bytes_in(*range)).sum());
     Some(Malloc {
         arenas: census.arenas,
         system: census.system_bytes,

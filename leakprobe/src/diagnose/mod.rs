@@ -106,8 +106,8 @@ pub struct MallocFacts {
     pub in_use_growth_bytes: Option<i64>,
     /// Blocks in use gained.
     pub in_use_growth_blocks: Option<i64>,
-    /// What `malloc_trim(0)` would give back.
-    pub trimmable_bytes: u64,
+    /// What `malloc_trim(0)` would give back, where there is one.
+    pub trimmable_bytes: Option<u64>,
     /// The size whose blocks gained most bytes.
     pub top_grower: Option<SizeGrowth>,
 }

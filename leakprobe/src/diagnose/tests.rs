@@ -68,7 +68,7 @@ fn blocks(growth_kib: Option<i64>, trimmable_mib: u64) -> Option<MallocFacts> {
     Some(MallocFacts {
         in_use_growth_bytes: growth_kib.map(|kib| kib << 10),
         in_use_growth_blocks: growth_kib.map(|kib| kib * 5),
-        trimmable_bytes: trimmable_mib * MIB,
+        trimmable_bytes: Some(trimmable_mib * MIB),
         top_grower: growth_kib.map(|kib| SizeGrowth { size_bytes: 208, blocks: kib * 4, bytes: kib << 10 }),
     })
 }

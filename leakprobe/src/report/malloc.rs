@@ -28,8 +28,8 @@ pub struct Malloc {
     pub overhead: u64,
     /// Where blocks could not be followed.
     pub unread: u64,
-    /// Resident bytes that `malloc_trim(0)` would give back.
-    pub trimmable: u64,
+    /// Resident bytes that `malloc_trim(0)` would give back; null where the malloc has none.
+    pub trimmable: Option<u64>,
     /// Of the blocks' growth, what can not lie in pages that became resident in the window: it took the place of
     /// freed blocks, without a page fault, and no call site has it. At least so much; null without a window.
     pub reused: Option<u64>,

@@ -14,8 +14,10 @@ use self::code::{CodeRoles, Role, go_role};
 use self::cpp::{Classes, VtablePlaces};
 use self::go::code::GoCode;
 use self::go::{GoRuntime, HeapProfile, SizeClass};
+use self::malloc::anonymous::AnonymousMemory;
 use self::malloc::census::Census;
 use self::malloc::glibc;
+use self::malloc::musl::Musl;
 use self::malloc::replacement::Replacement;
 use self::sanitizer::RaceCounts;
 use self::threads::ThreadStack;
@@ -40,6 +42,8 @@ pub struct Runtimes {
     race_file: Option<FileId>,
     /// Version of glibc: "2.36".
     pub glibc_version: Option<String>,
+    /// The C library where it is musl, or may be.
+    musl: Option<Musl>,
     /// The allocator that took malloc's place, where one did.
     pub replacement: Option<Replacement>,
     /// Whether the executable has no symbol table; `None` where it could not be opened.
@@ -66,6 +70,8 @@ pub struct Reading {
     pub size_classes: Vec<SizeClass>,
     /// What malloc's chunks add up to, where it was found.
     pub malloc: Option<Census>,
+    /// The C library's malloc by name.
+    pub allocator: Option<String>,
 }
 
 impl Runtimes {
@@ -92,21 +98,27 @@ impl Runtimes {
         let build = builds.into_iter().next().map(|(_, build)| build);
         let libc = modules
             .iter()
-            .find(|module| module.name().starts_with("libc.so") || module.name().starts_with("libc-2"));
+            .find(|module| module.name().starts_with("libc.so.") || module.name().starts_with("libc-2"));
         // A static executable holds its C library itself.
         let c_library = libc.or(exe);
         let glibc_version = c_library.and_then(|module| glibc::version(&module.elf));
         let libc_data =
             c_library.map_or_else(Vec::new, |module| glibc::data_ranges(&module.elf, module.load_bias));
         let exe_is_stripped = exe.map(|exe| !exe.elf.has_symbol_table());
+        let musl = Musl::find(modules, libc.is_some() || glibc_version.is_some());
         let replacement = Replacement::find(modules);
-        (Self { go, plugins, build, race_file, glibc_version, replacement, exe_is_stripped, libc_data }, gaps)
-    }
-
-    /// The C heap's allocator: "glibc 2.36", or what took its place.
-    pub fn allocator(&self) -> Option<String> {
-        let glibc = self.glibc_version.as_ref().map(|version| format!("glibc {version}"));
-        self.replacement.map(|replacement| replacement.name().to_owned()).or(glibc)
+        let found = Self {
+            go,
+            plugins,
+            build,
+            race_file,
+            glibc_version,
+            musl,
+            replacement,
+            exe_is_stripped,
+            libc_data,
+        };
+        (found, gaps)
     }
 
     /// Whether the target has Go code built with -race.
@@ -152,12 +164,7 @@ impl Runtimes {
         let proven = findings.claims.iter().filter(|claim| claim.evidence >= Evidence::Mapping);
         let mut taken: Vec<AddrRange> = proven.map(|claim| claim.range).collect();
         taken.extend(modules.iter().flat_map(|module| module.elf.bss_ranges(module.load_bias)));
-        let version = self.glibc_version.as_deref();
-        let places = VtablePlaces::of(modules);
-        let (found, mut malloc) = glibc::read(memory, regions, &taken, &self.libc_data, version, &places);
-        if let Some(census) = &mut malloc {
-            census.name_classes(&mut Classes::new(memory, modules, &places));
-        }
+        let (found, malloc, allocator) = self.read_malloc(memory, modules, regions, &taken);
         add(&mut findings, found);
         if race_module.is_some_and(|module| !is_externally_linked(&module.elf)) {
             let remainder = sanitizer::remainder(regions, &findings.claims);
@@ -166,7 +173,32 @@ impl Runtimes {
         let go_threads = self.go.iter().map(|go| go.thread_ids(memory)).collect::<Result<Vec<_>, _>>();
         let go_threads = go_threads.ok().filter(|all| !all.is_empty());
         let go_threads = go_threads.map(|all| all.into_iter().flatten().collect());
-        Reading { findings, stacks, go_threads, race_counts, heap_profile, size_classes, malloc }
+        Reading { findings, stacks, go_threads, race_counts, heap_profile, size_classes, malloc, allocator }
+    }
+
+    /// What the C library's malloc holds, and its name: "glibc 2.36".
+    fn read_malloc(
+        &self,
+        memory: &dyn Memory,
+        modules: &[Module],
+        regions: &[Region],
+        taken: &[AddrRange],
+    ) -> (Findings, Option<Census>, Option<String>) {
+        if let Some(musl) = &self.musl {
+            let free = AnonymousMemory::new(regions, taken);
+            let brk = regions.iter().find(|region| region.name == "[heap]").map(|region| region.range);
+            let (found, malloc) = musl.read(memory, &free, brk);
+            if musl.is_certain() || malloc.is_some() {
+                return (found, malloc, Some("musl".to_owned()));
+            }
+        }
+        let version = self.glibc_version.as_deref();
+        let places = VtablePlaces::of(modules);
+        let (found, mut malloc) = glibc::read(memory, regions, taken, &self.libc_data, version, &places);
+        if let Some(census) = &mut malloc {
+            census.name_classes(&mut Classes::new(memory, modules, &places));
+        }
+        (found, malloc, version.map(|version| format!("glibc {version}")))
     }
 
     /// The roles of the target's code; `race_text` is [`Self::race_text`].

@@ -158,7 +158,7 @@ mod tests {
         let memory = HalfFreed::new();
         let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let mut usages = Vec::new();
-        super::super::smaps::parse(&smaps, &mut usages);
+        super::super::smaps::parse(smaps.as_bytes(), &mut usages);
         let mut runs = vec![PageRun { range: memory.range(), residency: Residency::Resident }];
         mark(&pagemap, &usages, &mut runs);
         let total: u64 = runs.iter().map(|run| run.range.len_bytes()).sum();

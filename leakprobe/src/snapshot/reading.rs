@@ -207,7 +207,7 @@ mod tests {
         let (mut reader, mut reading) = (Reader::new(&nowhere), Reading::default());
         for piece in pieces {
             let mut records = Vec::new();
-            smaps::parse(piece, &mut records);
+            smaps::parse(piece.as_bytes(), &mut records);
             reading.add(&mut records, &mut reader);
         }
         assert_eq!(reading.usages.len(), reading.paged_bytes.len());

@@ -1,5 +1,7 @@
 //! `/proc/PID/smaps`: the kernel's figures of each VMA.
 
+use memchr::memchr;
+
 use crate::target::maps::{self, Region};
 
 /// A VMA and its figures, in bytes (Linux `Documentation/filesystems/proc.rst`).
@@ -50,18 +52,18 @@ impl RegionUsage {
         }
     }
 
-    fn take(&mut self, name: &str, bytes: u64) {
+    fn take(&mut self, name: &[u8], bytes: u64) {
         match name {
-            "Rss" => self.rss_bytes = bytes,
-            "Anonymous" => self.anonymous_bytes = bytes,
-            "LazyFree" => self.lazy_free_bytes = bytes,
-            "AnonHugePages" | "ShmemPmdMapped" | "FilePmdMapped" => self.huge_bytes += bytes,
-            "Swap" => self.swap_bytes = bytes,
-            "Private_Clean" | "Shared_Clean" => self.clean_bytes += bytes,
-            "Private_Hugetlb" | "Shared_Hugetlb" => self.hugetlb_bytes += bytes,
-            "Locked" => self.locked_bytes = bytes,
-            "KSM" => self.ksm_bytes = Some(bytes),
-            "KernelPageSize" => self.hugetlb = bytes > crate::address::PAGE_BYTES,
+            b"Rss" => self.rss_bytes = bytes,
+            b"Anonymous" => self.anonymous_bytes = bytes,
+            b"LazyFree" => self.lazy_free_bytes = bytes,
+            b"AnonHugePages" | b"ShmemPmdMapped" | b"FilePmdMapped" => self.huge_bytes += bytes,
+            b"Swap" => self.swap_bytes = bytes,
+            b"Private_Clean" | b"Shared_Clean" => self.clean_bytes += bytes,
+            b"Private_Hugetlb" | b"Shared_Hugetlb" => self.hugetlb_bytes += bytes,
+            b"Locked" => self.locked_bytes = bytes,
+            b"KSM" => self.ksm_bytes = Some(bytes),
+            b"KernelPageSize" => self.hugetlb = bytes > crate::address::PAGE_BYTES,
             _ => {}
         }
     }
@@ -69,29 +71,42 @@ impl RegionUsage {
 
 /// Parses a piece of the text, whole records, and adds its VMAs to `usages`. Lines of unknown form or name are
 /// passed over: kernels add some.
-pub fn parse(text: &str, usages: &mut Vec<RegionUsage>) {
-    for line in text.lines() {
-        if let Some((name, bytes)) = parse_figure(line) {
-            if let Some(usage) = usages.last_mut() {
-                usage.take(name, bytes);
-            }
-        } else if let Some(flags) = line.strip_prefix("VmFlags:") {
-            if let Some(usage) = usages.last_mut() {
-                usage.pfn_mapped = flags.split(' ').any(|flag| flag == "pf");
-            }
-        } else if let Some(region) = maps::parse_line(line) {
-            usages.push(RegionUsage::new(region));
+pub fn parse(text: &[u8], usages: &mut Vec<RegionUsage>) {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(memchr(b'\n', rest).unwrap_or(rest.len()));
+        rest = after.get(1..).unwrap_or_default();
+        // A VMA's head line begins with its address, in small letters.
+        if !line.first().is_some_and(u8::is_ascii_uppercase) {
+            usages.extend(maps::parse_line(&String::from_utf8_lossy(line)).map(RegionUsage::new));
+        } else if let Some(usage) = usages.last_mut() {
+            take_line(usage, line);
         }
     }
 }
 
-/// "Rss:                 132 kB", in bytes. A VMA's head line begins with its address, in small letters. Of a
-/// process with many VMAs there are millions of these lines.
-fn parse_figure(line: &str) -> Option<(&str, u64)> {
-    let is_name = line.as_bytes().first()?.is_ascii_uppercase();
-    let name_len = line.as_bytes().iter().position(|byte| *byte == b':').filter(|_| is_name)?;
-    let kib = line.get(name_len + 1..)?.strip_suffix(" kB")?.trim_ascii_start();
-    Some((line.get(..name_len)?, kib.parse::<u64>().ok()?.checked_mul(1024)?))
+/// Of a process with many VMAs there are millions of these lines, and most of them say 0.
+fn take_line(usage: &mut RegionUsage, line: &[u8]) {
+    if line.ends_with(b" 0 kB") && !line.starts_with(b"KSM:") {
+        return;
+    }
+    if let Some(flags) = line.strip_prefix(b"VmFlags: ") {
+        // Two letters each.
+        usage.pfn_mapped = flags.chunks(3).any(|flag| flag.starts_with(b"pf"));
+    } else if let Some((name, bytes)) = parse_figure(line) {
+        usage.take(name, bytes);
+    }
+}
+
+/// "Rss:                 132 kB", in bytes.
+fn parse_figure(line: &[u8]) -> Option<(&[u8], u64)> {
+    let (name, figure) = line.split_at(line.iter().position(|byte| *byte == b':')?);
+    let digits = figure.strip_suffix(b" kB")?.get(1..)?.trim_ascii_start();
+    let kib = digits.iter().try_fold(0_u64, |kib, digit| {
+        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        kib.checked_mul(10)?.checked_add(u64::from(digit))
+    });
+    Some((name, kib.filter(|_| !digits.is_empty())?.checked_mul(1024)?))
 }
 
 #[cfg(test)]
@@ -131,7 +146,7 @@ VmFlags: rd wr sh mr mw me ms io pf de dd
     #[test]
     fn figures_belong_to_the_line_above_them() {
         let mut usages = Vec::new();
-        parse(SAMPLE, &mut usages);
+        parse(SAMPLE.as_bytes(), &mut usages);
         assert_eq!(usages.len(), 3);
         assert_eq!((usages[0].rss_bytes, usages[0].lazy_free_bytes), (1132 << 10, 64 << 10));
         assert_eq!((usages[0].swap_bytes, usages[0].hugetlb), (8 << 10, false));
@@ -143,8 +158,9 @@ VmFlags: rd wr sh mr mw me ms io pf de dd
 
     proptest! {
         #[test]
-        fn garbage_never_panics(text in "(.*\n){0,8}") {
-            parse(&text, &mut Vec::new());
+        fn garbage_never_panics(text in "(.*\n){0,8}", bytes: Vec<u8>) {
+            parse(text.as_bytes(), &mut Vec::new());
+            parse(&bytes, &mut Vec::new());
         }
     }
 }

@@ -193,18 +193,14 @@ impl Target {
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub fn smaps_pieces(&self, mut visit: impl FnMut(&str)) -> Result<()> {
+    pub fn smaps_pieces(&self, mut visit: impl FnMut(&[u8])) -> Result<()> {
         let mut file = &self.smaps;
         file.rewind().context("rewind /proc/PID/smaps")?;
         let mut piece = vec![0; SMAPS_PIECE_BYTES];
         loop {
             match file.read(&mut piece) {
                 Ok(0) => return Ok(()),
-                // Nearly always it is text, and to find that out is quicker than to repair it.
-                Ok(len) => match std::str::from_utf8(&piece[..len]) {
-                    Ok(text) => visit(text),
-                    Err(_) => visit(&String::from_utf8_lossy(&piece[..len])),
-                },
+                Ok(len) => visit(&piece[..len]),
                 Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error).with_context(|| format!("read /proc/{}/smaps", self.pid())),

@@ -43,6 +43,15 @@ pub(super) fn missing() -> Vec<Need> {
         });
     }
     needs.extend(allocators());
+    if find_program("musl-gcc").is_none() {
+        needs.push(Need {
+            what: "musl and its compiler".to_owned(),
+            why: "which build the programs whose C library is not glibc",
+            packages: vec!["musl-tools".to_owned()],
+            then: None,
+            elsewhere: "musl-gcc, from the machine's package manager".to_owned(),
+        });
+    }
     needs
 }
 

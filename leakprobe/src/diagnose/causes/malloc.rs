@@ -40,7 +40,7 @@ pub(super) fn retention(facts: &Facts<'_>) -> Option<Finding> {
     if !facts.is_much(kept_bytes) && !facts.is_notable_growth(kept_growth_bytes) {
         return None;
     }
-    let trimmable_bytes = facts.malloc.map(|malloc| malloc.trimmable_bytes);
+    let trimmable_bytes = facts.malloc.and_then(|malloc| malloc.trimmable_bytes);
     let is_scattered = trimmable_bytes.is_some_and(|bytes| bytes < kept_bytes / 2);
     let mut evidence = vec![format!(
         "{} MiB are free: {} MiB in whole pages, {} MiB beside blocks in use",
@@ -59,11 +59,7 @@ pub(super) fn retention(facts: &Facts<'_>) -> Option<Finding> {
              does not, or try a malloc that packs blocks by size (jemalloc, mimalloc, tcmalloc).",
         )
     } else {
-        (
-            "Much of the C heap is freed and kept by malloc: no leak.",
-            "Leave it be if the load comes back: the next blocks fill it. Else have the program call \
-             malloc_trim(0) after the peak, or start it with MALLOC_ARENA_MAX=2 or MALLOC_TRIM_THRESHOLD_=131072.",
-        )
+        ("Much of the C heap is freed and kept by malloc: no leak.", how_to_give_back(allocator(facts)))
     };
     Some(Finding {
         id: "c-heap-retention".into(),
@@ -75,6 +71,32 @@ pub(super) fn retention(facts: &Facts<'_>) -> Option<Finding> {
         remedy: remedy.to_owned(),
         references: Vec::new(),
     })
+}
+
+/// How to have a malloc give back what it keeps.
+fn how_to_give_back(allocator: Option<&str>) -> &'static str {
+    match allocator {
+        Some("jemalloc") => {
+            "Leave it be if the load comes back: the next blocks fill it. Else start the program with \
+             MALLOC_CONF=dirty_decay_ms:1000,muzzy_decay_ms:0,background_thread:true."
+        }
+        Some("tcmalloc" | "Google's tcmalloc") => {
+            "Leave it be if the load comes back: the next blocks fill it. Else have the program call \
+             MallocExtension's ReleaseFreeMemory after the peak, or start it with TCMALLOC_RELEASE_RATE=10."
+        }
+        Some("mimalloc") => {
+            "Leave it be if the load comes back: the next blocks fill it. Else have the program call \
+             mi_collect(true) after the peak, or start it with MIMALLOC_PURGE_DELAY=0."
+        }
+        Some("musl") => {
+            "Leave it be if the load comes back: the next blocks fill it. musl gives back a group of blocks when \
+             all of them are free, and nothing sooner: allocate what lives long apart from what does not."
+        }
+        _ => {
+            "Leave it be if the load comes back: the next blocks fill it. Else have the program call \
+             malloc_trim(0) after the peak, or start it with MALLOC_ARENA_MAX=2 or MALLOC_TRIM_THRESHOLD_=131072."
+        }
+    }
 }
 
 /// "52,000 blocks more, 9 MiB; most of it in 41,000 of up to 208 B".

@@ -88,6 +88,12 @@ impl AnonymousMemory {
         false
     }
 
+    /// What of `wanted` is in it, in ascending order.
+    pub fn within(&self, wanted: AddrRange) -> impl Iterator<Item = AddrRange> + '_ {
+        let first = self.ranges.partition_point(|range| range.end_addr <= wanted.start_addr);
+        self.ranges[first..].iter().map_while(move |range| range.intersection(&wanted))
+    }
+
     /// Whether the `len_bytes` bytes from `start_addr` are all in it.
     pub fn covers_len(&self, start_addr: u64, len_bytes: u64) -> bool {
         AddrRange::with_len(start_addr, len_bytes).is_some_and(|wanted| self.covers(wanted))

@@ -23,6 +23,12 @@ impl Sum {
         *self = self.plus(Self { chunks: 1, bytes });
     }
 
+    /// Counts so many more of one size.
+    pub fn add_all(&mut self, chunks: u64, bytes_each: u64) {
+        let bytes = chunks.saturating_mul(bytes_each);
+        *self = self.plus(Self { chunks, bytes });
+    }
+
     /// Counts one less; never below nothing, for what is counted may have changed meanwhile.
     pub fn remove(&mut self, bytes: u64) {
         self.chunks = self.chunks.saturating_sub(1);
@@ -59,6 +65,11 @@ impl BySize {
     /// Counts a chunk.
     pub fn add(&mut self, chunk_bytes: u64) {
         self.0[class_of(chunk_bytes)].add(chunk_bytes);
+    }
+
+    /// Counts so many chunks of one size.
+    pub fn add_all(&mut self, chunks: u64, bytes_each: u64) {
+        self.0[class_of(bytes_each)].add_all(chunks, bytes_each);
     }
 
     /// Takes a chunk back.
@@ -133,8 +144,9 @@ pub struct Census {
     pub by_class: BTreeMap<Class, Sum>,
     /// Chunks that may begin with one, and were too many to tell.
     pub unclassed: Sum,
-    /// Whole pages that `malloc_trim(0)` would give back, where they are resident.
-    pub trimmable: Vec<AddrRange>,
+    /// Whole pages that `malloc_trim(0)` would give back, where they are resident; `None` for a malloc
+    /// without it.
+    pub trimmable: Option<Vec<AddrRange>>,
 }
 
 impl Census {

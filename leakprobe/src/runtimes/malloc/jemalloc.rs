@@ -38,19 +38,14 @@ const MAX_PIECES: usize = 256;
 /// What jemalloc takes for itself, it takes in blocks aligned like this (`HUGEPAGE`).
 const BASE_BLOCK_BYTES: u64 = 2 << 20;
 
-/// Claims what jemalloc holds of `free`, the memory that nobody else owns; its variables are in `bss`.
-pub fn claims(memory: &dyn Memory, bss: &[AddrRange], free: &AnonymousMemory) -> Findings {
+/// Claims what jemalloc holds of `free`, the memory that nobody else owns; its variables are in `bss`. `None` where
+/// its tree was not found.
+pub fn claims(memory: &dyn Memory, bss: &[AddrRange], free: &AnonymousMemory) -> Option<Findings> {
     let mut findings = Findings::default();
     let mut reader = Reader::new(memory, free);
-    match bss.iter().find_map(|range| reader.find_tree(*range)) {
-        Some(tree_addr) => reader.walk(tree_addr, &mut findings),
-        None => findings.gaps.push(Gap {
-            what: "jemalloc's heap".to_owned(),
-            why: "its tree of pages is not that of version 5.3".to_owned(),
-            bytes: None,
-        }),
-    }
-    findings
+    let tree_addr = bss.iter().find_map(|range| reader.find_tree(*range))?;
+    reader.walk(tree_addr, &mut findings);
+    Some(findings)
 }
 
 /// A run of pages that jemalloc manages as one.

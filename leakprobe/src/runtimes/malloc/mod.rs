@@ -9,4 +9,8 @@ pub mod census;
 mod first_words;
 pub mod glibc;
 mod jemalloc;
+mod mimalloc;
+pub mod musl;
+mod pages;
 pub mod replacement;
+mod tcmalloc;

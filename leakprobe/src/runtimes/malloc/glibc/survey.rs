@@ -7,14 +7,14 @@ use std::collections::HashMap;
 
 use super::arena::Arena;
 use super::cached::{Follower, List, Pointers};
-use super::pages::PageUses;
 use super::tcache;
 use super::walk::{Bounds, Pass, Walk};
 use super::window::Window;
 use crate::address::{AddrRange, PAGE_BYTES};
-use crate::claim::{Claim, Component, Evidence, Findings, Gap, Slack};
+use crate::claim::{Findings, Gap};
 use crate::runtimes::cpp::VtablePlaces;
 use crate::runtimes::malloc::census::Census;
+use crate::runtimes::malloc::pages::PageUses;
 use crate::target::memory::Memory;
 
 /// A heap is walked in parts of this length, so that little has to be read again.
@@ -210,12 +210,13 @@ impl<'a> Survey<'a> {
         self.census.arenas = self.arenas.len() as u64;
         let system = self.arenas.iter().filter_map(|(arena, _)| arena.system_bytes(self.memory));
         self.census.system_bytes = system.fold(0, u64::saturating_add);
-        let mut findings = Findings::default();
+        let (mut findings, mut trimmable) = (Findings::default(), Vec::new());
         for heap in &self.heaps {
-            heap.claim(&mut findings);
-            heap.add_trimmable(&mut self.census.trimmable);
+            heap.pages.claim(heap.range, &mut findings);
+            heap.add_trimmable(&mut trimmable);
         }
-        self.census.trimmable.sort_unstable();
+        trimmable.sort_unstable();
+        self.census.trimmable = Some(trimmable);
         findings.gaps = self.gaps;
         findings.gaps.extend(unread_gap(&self.arenas));
         (findings, self.census)
@@ -235,25 +236,6 @@ impl<'a> Survey<'a> {
 }
 
 impl Walked {
-    /// Claims its pages, and says how much of those in use holds nothing.
-    fn claim(&self, findings: &mut Findings) {
-        let evidence = Evidence::Structure;
-        for (pages, is_free, _) in self.pages.runs(|page| page.live_bytes() == 0) {
-            let component = if is_free { Component::CHeapFree } else { Component::CHeapInUse };
-            let range = pages.intersection(&self.range);
-            findings.claims.extend(range.map(|range| Claim { range, component, evidence }));
-        }
-        // Full pages apart from others: those may not be resident, and then hold no less.
-        let kind_of = |live_bytes| (live_bytes > 0, live_bytes == PAGE_BYTES);
-        for (range, (is_in_use, _), live_bytes) in self.pages.runs(|page| kind_of(page.live_bytes())) {
-            if is_in_use {
-                findings
-                    .slack
-                    .push(Slack { range, dead_bytes: range.len_bytes().saturating_sub(live_bytes) });
-            }
-        }
-    }
-
     /// `malloc_trim` (malloc.c, `mtrim` and `systrim`) returns the whole pages inside free chunks and, of the
     /// main arena only, the end of the heap. Free chunks in threads' caches are not merged with others.
     fn add_trimmable(&self, trimmable: &mut Vec<AddrRange>) {

@@ -6,13 +6,13 @@
 //! told. Refuses nothing: a heap of garbage is a heap that cannot be followed. The surprise: chunks in a
 //! thread's cache or a fast bin look as if in use; [`super::cached`] takes them back afterwards.
 
-use super::pages::PageUses;
 use super::tcache;
 use super::window::{Header, Window};
 use crate::address::AddrRange;
 use crate::runtimes::cpp::VtablePlaces;
 use crate::runtimes::malloc::census::{BySize, Sum};
 use crate::runtimes::malloc::first_words::FirstWords;
+use crate::runtimes::malloc::pages::PageUses;
 
 /// The least a chunk takes, `MINSIZE`.
 const MIN_CHUNK_BYTES: u64 = 32;

@@ -1,7 +1,11 @@
 //! How many bytes of each page are live: all that is kept of a heap's chunks, two bytes a page however many
-//! chunks there are.
+//! chunks there are; and what follows from it for the pages.
 
 use crate::address::{AddrRange, PAGE_BYTES};
+use crate::claim::{Claim, Component, Evidence, Findings, Slack};
+
+/// Slack is told for stretches of about this length: of what is resident in part, it counts in proportion.
+const STRETCH_BYTES: u64 = 64 << 10;
 
 /// A chunk in a thread's cache lies on the page; the rest of the word counts live bytes, 4096 at most.
 const THREAD_CACHED: u16 = 1 << 15;
@@ -70,6 +74,24 @@ impl PageUses {
         }
     }
 
+    /// Claims what lies in `range`, and says how much of the pages in use holds nothing. What goes on where the
+    /// claim before it ended is made one with it.
+    pub(super) fn claim(&self, range: AddrRange, findings: &mut Findings) {
+        for (pages, is_free, _) in self.runs(|page| page.live_bytes() == 0) {
+            let component = if is_free { Component::CHeapFree } else { Component::CHeapInUse };
+            if let Some(range) = pages.intersection(&range) {
+                push_claim(findings, range, component);
+            }
+        }
+        // Full pages apart from others: those may not be resident, and then hold no less.
+        let kind_of = |live_bytes| (live_bytes > 0, live_bytes == PAGE_BYTES);
+        for (range, (is_in_use, _), live_bytes) in self.runs(|page| kind_of(page.live_bytes())) {
+            if is_in_use {
+                push_slack(findings, range, range.len_bytes().saturating_sub(live_bytes));
+            }
+        }
+    }
+
     /// Neighbouring pages of the same kind, ascending, with their live bytes.
     pub(super) fn runs<K: PartialEq>(&self, kind_of: impl Fn(PageUse) -> K) -> Vec<(AddrRange, K, u64)> {
         let mut runs: Vec<(AddrRange, K, u64)> = Vec::new();
@@ -102,6 +124,35 @@ impl PageUses {
             change(page, on_page as u16);
             offset += on_page;
         }
+    }
+}
+
+/// Adds a claim by structure, to the one before it where that goes on.
+pub(super) fn push_claim(findings: &mut Findings, range: AddrRange, component: Component) {
+    match findings.claims.last_mut() {
+        Some(last)
+            if last.range.end_addr == range.start_addr
+                && last.component == component
+                && last.evidence == Evidence::Structure =>
+        {
+            last.range.end_addr = range.end_addr;
+        }
+        _ => findings.claims.push(Claim { range, component, evidence: Evidence::Structure }),
+    }
+}
+
+/// Adds a stretch that was looked into, to the one before it where that goes on, is short, and is as full.
+pub(super) fn push_slack(findings: &mut Findings, range: AddrRange, dead_bytes: u64) {
+    match findings.slack.last_mut() {
+        Some(last)
+            if last.range.end_addr == range.start_addr
+                && last.range.len_bytes() < STRETCH_BYTES
+                && (last.dead_bytes == 0) == (dead_bytes == 0) =>
+        {
+            last.range.end_addr = range.end_addr;
+            last.dead_bytes += dead_bytes;
+        }
+        _ => findings.slack.push(Slack { range, dead_bytes }),
     }
 }
 
