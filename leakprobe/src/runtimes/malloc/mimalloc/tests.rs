@@ -1,3 +1,5 @@
+//! Segments and pages made by hand, as two releases lay them out, and by chance.
+
 use proptest::prelude::*;
 
 use super::*;
