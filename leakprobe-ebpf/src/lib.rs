@@ -52,8 +52,14 @@ pub mod counter {
     pub const SCRATCH_MISSING: u32 = 8;
     /// Stacks left out since another one was being captured on the same processor.
     pub const STACKS_SCRATCH_BUSY: u32 = 9;
+    /// System calls of whose success or result the kernel's own tracepoints say nothing.
+    pub const CALLS_UNPLACED: u32 = 10;
+    /// System calls whose return no probe saw: the thread is in another one already.
+    pub const CALLS_UNRETURNED: u32 = 11;
+    /// System calls whose arguments could not be read.
+    pub const CALLS_UNREADABLE: u32 = 12;
     /// How many slots there are.
-    pub const SLOTS: u32 = 10;
+    pub const SLOTS: u32 = 13;
 }
 
 /// One thing that happened to the process's memory. 64 bytes; a fault without a stack is cut to the first
@@ -149,18 +155,28 @@ pub const STACK_WHOLE_BYTES: usize = EVENT_BYTES + size_of::<Stack>();
 pub struct Settings {
     /// One event in so many gets a stack; 1 is all of them, 0 counts as 1.
     pub stack_period: u32,
-    /// Not used.
-    pub padding: u32,
+    /// Thread group id of the process that is watched: ourselves while the probes are on trial.
+    pub watched_tgid: u32,
 }
 
-/// Arguments of a system call between its entry and its return.
+/// What is known of a system call between its entry and its return.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct PendingCall {
-    /// When it was entered.
+    /// When it was entered, or had the lock of the address space.
     pub entered_ns: u64,
-    /// Its first five arguments.
-    pub args: [u64; 5],
+    /// Its arguments.
+    pub args: [u64; 6],
+    /// Where the kernel keeps the user's registers; 0 where the probe does not know.
+    pub regs_addr: u64,
+    /// The free area that the kernel found for it last.
+    pub area_addr: u64,
+    /// How many bytes it looked for; 0 where it did not look.
+    pub area_bytes: u64,
+    /// One of [`kind`].
+    pub kind: u32,
+    /// How it looked: bit 0 for downwards.
+    pub area_flags: u32,
 }
 
 /// Bytes of the ring buffer: some 200,000 faults without stacks.
@@ -175,7 +191,7 @@ pub const PENDING_CALLS: u32 = 16_384;
 const _: () = assert!(EVENT_BYTES == 64 && FAULT_BYTES == 32);
 const _: () = assert!(size_of::<ChainLink>() == 16);
 const _: () = assert!(size_of::<Stack>() == 56 + 512 + 4096 + 2048 + 1024);
-const _: () = assert!(size_of::<Settings>() == 8 && size_of::<PendingCall>() == 48);
+const _: () = assert!(size_of::<Settings>() == 8 && size_of::<PendingCall>() == 88);
 const _: () = assert!(RING_BYTES.is_power_of_two());
 
 #[cfg(not(target_arch = "bpf"))]

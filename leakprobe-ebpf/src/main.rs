@@ -16,6 +16,8 @@ mod maps;
 #[cfg(target_arch = "bpf")]
 mod record;
 #[cfg(target_arch = "bpf")]
+mod regs;
+#[cfg(target_arch = "bpf")]
 mod stack;
 
 #[cfg(not(target_arch = "bpf"))]

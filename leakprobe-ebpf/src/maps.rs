@@ -5,6 +5,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use leakprobe_ebpf::{Event, PENDING_CALLS, PendingCall, RING_BYTES, Settings, Stack, counter};
 
+use crate::regs;
+
 /// All events, in the order in which they were recorded. Written here, read by user space. When full,
 /// events are dropped and counted.
 #[map]
@@ -39,8 +41,8 @@ pub struct Scratch {
     pub owner: u32,
     /// Not used.
     pub padding: u32,
-    /// User registers (`struct pt_regs`, or arm64's `struct user_pt_regs`).
-    pub regs: [u64; REGS_WORDS],
+    /// User registers.
+    pub regs: [u64; regs::WORDS],
     /// Never written: reads whose length the verifier cannot relate to their offset stay inside the map.
     pub slack: [u8; 4096],
 }
@@ -54,12 +56,6 @@ pub struct StackedEvent {
     pub stack: Stack,
 }
 
-/// Words of x86_64's `struct pt_regs` (arch/x86/include/asm/ptrace.h).
-pub const REGS_WORDS: usize = 21;
-
-/// Thread group id of the process that is watched. Set at load.
-#[unsafe(no_mangle)]
-pub static TARGET_TGID: Global<u32> = Global::new(0);
 /// 1 where the kernel has `bpf_task_pt_regs` (Linux 5.15). Set at load, so that the verifier never
 /// sees the call where it would refuse it.
 #[unsafe(no_mangle)]

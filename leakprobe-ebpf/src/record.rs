@@ -8,7 +8,7 @@ use leakprobe_ebpf::{
     STACK_WHOLE_BYTES, counter, kind,
 };
 
-use crate::maps::{COUNTERS, EVENTS, SCRATCH, SETTINGS, Scratch, TARGET_TGID};
+use crate::maps::{COUNTERS, EVENTS, SCRATCH, SETTINGS, Scratch};
 use crate::stack::{self, Extent};
 
 /// One event in 16 looks whether user space should be woken.
@@ -18,7 +18,8 @@ const LOOK_MASK: u64 = 15;
 #[inline(always)]
 pub fn target_tid() -> Option<u32> {
     let pid_tgid = bpf_get_current_pid_tgid();
-    ((pid_tgid >> 32) as u32 == TARGET_TGID.load()).then_some(pid_tgid as u32)
+    let watched_tgid = SETTINGS.get(0)?.watched_tgid;
+    ((pid_tgid >> 32) as u32 == watched_tgid).then_some(pid_tgid as u32)
 }
 
 /// Adds one to a slot of [`counter`].

@@ -6,15 +6,14 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_F_USER_STACK;
-use aya_ebpf::helpers::generated::{
-    bpf_get_current_task_btf, bpf_get_stack, bpf_probe_read_kernel, bpf_probe_read_user, bpf_task_pt_regs,
-};
+use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_probe_read_kernel, bpf_probe_read_user};
 use leakprobe_ebpf::{CALLER_COPY_BYTES, ChainLink, MAX_FRAMES, STACK_COPY_BYTES, Stack};
 
 use crate::maps::{
-    GO_HEAP_END, GO_HEAP_START, GO_TEXT_END, GO_TEXT_START, HAS_TASK_REGS, RACE_CALL_END, RACE_CALL_START,
-    RACE_TEXT_END, RACE_TEXT_START, REGS_WORDS, Scratch,
+    GO_HEAP_END, GO_HEAP_START, GO_TEXT_END, GO_TEXT_START, RACE_CALL_END, RACE_CALL_START, RACE_TEXT_END,
+    RACE_TEXT_START, Scratch,
 };
+use crate::regs;
 
 /// How much of [`Stack`] is worth sending.
 pub enum Extent {
@@ -24,14 +23,6 @@ pub enum Extent {
     Native,
     /// And what is needed to reach Go code.
     Whole,
-}
-
-/// Indices into `struct pt_regs` of x86_64.
-mod reg {
-    pub const R12: usize = 3;
-    pub const BP: usize = 4;
-    pub const IP: usize = 16;
-    pub const SP: usize = 19;
 }
 
 const PAGE_MASK: u64 = 4095;
@@ -45,7 +36,7 @@ const SAME_STACK_BYTES: u64 = 64 << 10;
 pub fn capture<const INTO_GO: bool, C: EbpfContext>(
     ctx: &C,
     scratch: &mut Scratch,
-    regs: *const u8,
+    known_regs: *const u8,
 ) -> Option<Extent> {
     let stack = &mut scratch.record.stack;
     stack.copy_bytes = 0;
@@ -62,17 +53,17 @@ pub fn capture<const INTO_GO: bool, C: EbpfContext>(
         )
     };
     stack.frame_count = if got_bytes > 0 { got_bytes as u32 / 8 } else { 0 };
-    if !read_regs(&mut scratch.regs, regs) {
+    if !read_regs(&mut scratch.regs, known_regs) {
         stack.ip = stack.frames[0];
         stack.sp = 0;
         stack.bp = 0;
         stack.r12 = 0;
         return (stack.frame_count > 0).then_some(Extent::Frames);
     }
-    stack.ip = scratch.regs[reg::IP];
-    stack.sp = scratch.regs[reg::SP];
-    stack.bp = scratch.regs[reg::BP];
-    stack.r12 = scratch.regs[reg::R12];
+    stack.ip = scratch.regs[regs::IP];
+    stack.sp = scratch.regs[regs::SP];
+    stack.bp = scratch.regs[regs::BP];
+    stack.r12 = scratch.regs[regs::R12];
     if is_go_text(stack.ip) {
         return Some(Extent::Frames); // Go code always keeps frame pointers
     }
@@ -88,17 +79,13 @@ pub fn capture<const INTO_GO: bool, C: EbpfContext>(
 }
 
 #[inline(always)]
-fn read_regs(to: &mut [u64; REGS_WORDS], tracepoint_regs: *const u8) -> bool {
-    let from = if !tracepoint_regs.is_null() {
-        tracepoint_regs
-    } else if HAS_TASK_REGS.load() != 0 {
-        // SAFETY: the current task is always there, and so are its user registers in a system call.
-        unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u8 }
-    } else {
+fn read_regs(to: &mut [u64; regs::WORDS], known: *const u8) -> bool {
+    let from = if known.is_null() { regs::current_addr() as *const u8 } else { known };
+    if from.is_null() {
         return false;
-    };
+    }
     // SAFETY: the helper checks `from`; `to` is as long as said.
-    unsafe { bpf_probe_read_kernel(to.as_mut_ptr().cast(), (REGS_WORDS * 8) as u32, from.cast()) == 0 }
+    unsafe { bpf_probe_read_kernel(to.as_mut_ptr().cast(), (regs::WORDS * 8) as u32, from.cast()) == 0 }
 }
 
 /// Copies upwards from the stack pointer: to the end of its page, then, if it is there, the rest from

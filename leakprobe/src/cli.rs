@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::trace::backend::Backend;
+
 /// Who owns a process's resident memory, who makes it grow, and from where.
 ///
 /// Attaches to a running process for a few seconds, without stopping, signalling or changing it, and
@@ -49,6 +51,10 @@ pub struct Arguments {
     /// How long to watch: 30s, 2m; 0 takes a snapshot only
     #[arg(short, long, default_value = "10s", value_parser = parse_duration)]
     pub duration: Duration,
+
+    /// Where to see system calls, instead of the best place that works here
+    #[arg(long, value_enum)]
+    pub backend: Option<BackendChoice>,
 
     /// The report's form and place.
     #[command(flatten)]
@@ -139,6 +145,30 @@ pub enum StacksOf {
     Held,
     /// What is resident and was not when the window began
     Growth,
+}
+
+/// Where to see the system calls that change the address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BackendChoice {
+    /// fentry and fexit on the kernel's functions
+    Fentry,
+    /// kprobes and kretprobes on them
+    Kprobe,
+    /// Tracepoints of the address space's lock (Linux 6.14)
+    Tracepoint,
+    /// Tracepoints of system calls, which slow down every process of the machine a little
+    Syscalls,
+}
+
+impl From<BackendChoice> for Backend {
+    fn from(choice: BackendChoice) -> Self {
+        match choice {
+            BackendChoice::Fentry => Self::Fentry,
+            BackendChoice::Kprobe => Self::Kprobe,
+            BackendChoice::Tracepoint => Self::Tracepoint,
+            BackendChoice::Syscalls => Self::Syscalls,
+        }
+    }
 }
 
 /// When to use colour.

@@ -38,8 +38,9 @@ use self::runtimes::Runtimes;
 use self::runtimes::go::goroutines::Goroutines;
 use self::symbolize::Symbolizer;
 use self::target::{Target, TargetError, modules};
+use self::trace::backend::Backend;
 use self::trace::recording::Recording;
-use self::trace::{Tracer, Tracing, Watched, probes};
+use self::trace::{Tracer, Tracing, Watched};
 use self::unwind::Unwinder;
 use self::watch::{End, Progress};
 
@@ -53,6 +54,8 @@ pub struct Request {
     pub pid: i32,
     /// How long to watch; zero for a snapshot without probes.
     pub duration: Duration,
+    /// Where to see system calls; `None` for the best place there is.
+    pub backend: Option<Backend>,
     /// Let the kernel programs log.
     pub verbose: bool,
     /// What was typed, for the report.
@@ -108,7 +111,7 @@ pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Ou
         report.goroutine_totals = Some(account::goroutine_totals(&goroutines));
     }
     report.window = report::Window { started_at: account::rfc3339(started_at), seconds: window.seconds };
-    report.host.backend = if window.watched { probes::BACKEND } else { "none" }.into();
+    report.host.backend = window.probes.as_ref().map_or("none", |probes| probes.backend().word()).into();
     report.target.ended = window.end_word.map(Into::into);
     report.target.runtime.goroutines_started = goroutines_started(start, end);
     report.tracing = window.tracing;
@@ -162,7 +165,7 @@ async fn watch_window(
     tell: &mut dyn FnMut(Progress),
 ) -> Result<Window> {
     let mut recording = Recording::new(host::monotonic_ns(), host::brk_addr(&target.regions()));
-    let mut tracer = Tracer::attach(watched, request.verbose)?;
+    let mut tracer = Tracer::attach(watched, request.backend, request.verbose)?;
     let start = see(target, modules, runtimes)?;
     let (ended, lasted) =
         watch::watch(target, &mut tracer, &mut recording, unwinder, request.duration, tell).await?;

@@ -73,6 +73,7 @@ fn look_and_report(arguments: &Arguments) -> Result<()> {
     let request = Request {
         pid: arguments.pid(),
         duration: arguments.duration,
+        backend: arguments.backend.map(Into::into),
         verbose: arguments.verbose,
         arguments: std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect(),
     };

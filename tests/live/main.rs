@@ -4,6 +4,7 @@
 //! They run one at a time (`--test-threads=1`): each measures what one process does.
 
 mod allocators;
+mod backends;
 mod bad_luck;
 mod cgroup;
 mod cpp;

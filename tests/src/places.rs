@@ -1,6 +1,7 @@
 //! Where things lie: in the repository, in its target folder, in the user's cache.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -51,6 +52,11 @@ pub fn leakprobe() -> Result<PathBuf> {
     beside.into_iter().find(|path| path.is_file()).with_context(|| {
         format!("find leakprobe beside {}: build it with `cargo build -p leakprobe`", this.display())
     })
+}
+
+/// LEAKPROBE_BACKEND: the backend with which the live tests are run, where it is not the usual one.
+pub fn backend() -> Option<OsString> {
+    env::var_os("LEAKPROBE_BACKEND")
 }
 
 /// What is fetched once for all clones of this repository.

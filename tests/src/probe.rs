@@ -57,6 +57,9 @@ impl Probe {
     pub fn start_program(program: &Path, workload: &Workload, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(program);
         command.args(["--pid", &workload.pid().to_string(), "--format", "json"]).args(arguments);
+        if let Some(backend) = places::backend() {
+            command.arg("--backend").arg(backend);
+        }
         Self::spawn(command)
     }
 

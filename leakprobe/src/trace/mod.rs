@@ -1,24 +1,27 @@
 //! What the window sees: probes in the kernel, the ring buffer, what was lost.
 //!
-//! The only module that knows aya. One backend so far, tracepoints; another is another list of probes
-//! in [`probes`].
+//! The only module that knows aya. What is watched with every backend is in [`probes`], where the system calls
+//! are seen in [`backend`].
 
+pub mod backend;
 pub mod decode;
 pub mod holders;
 pub mod probes;
 pub mod recording;
 mod tracefs;
+mod trial;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use leakprobe_ebpf::{FAULT_BYTES, RING_BYTES, Settings, counter};
 use serde::{Deserialize, Serialize};
 
+use self::backend::Backend;
 use self::decode::RawStack;
 use self::recording::{Events, Recording, Unwound};
 use crate::address::AddrRange;
@@ -96,6 +99,16 @@ pub enum AttachError {
         "leakprobe runs in a PID namespace of its own, where its probes cannot tell the process from others: run it in the host's (for example `docker run --pid=host`), or take a snapshot with --duration 0"
     )]
     InnerPidNamespace,
+    /// The backend that was asked for does not work here.
+    #[error(
+        "the backend {backend} does not work here: {error}; leave --backend out to have the best one that does"
+    )]
+    Backend {
+        /// Its word.
+        backend: &'static str,
+        /// Why.
+        error: String,
+    },
     /// The kernel lacks something.
     #[error("this kernel cannot run the probes: {error}")]
     KernelLacks {
@@ -128,7 +141,10 @@ pub struct Tracer {
     counters: PerCpuArray<MapData, u64>,
     settings: Array<MapData, Settings>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    backend: Backend,
     probes: Vec<Probe>,
+    watched_tgid: u32,
+    counted_on_trial: Vec<u64>,
     period: u32,
     sparsest_period: u32,
     faults_at_last_tick: u64,
@@ -137,28 +153,38 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Loads the programs and attaches every probe that this kernel has; those it has not are in the
-    /// report.
+    /// Loads the programs and attaches them, on system calls by the backend that is wanted, or else the best
+    /// one; what could not be attached is in the report.
     ///
     /// # Errors
-    /// Where none of the page-fault probes could be attached: without them there is nothing to watch.
-    pub fn attach(watched: &Watched, verbose: bool) -> Result<Self, AttachError> {
+    /// Where page faults or system calls cannot be seen: without them there is nothing to watch.
+    pub fn attach(watched: &Watched, wanted: Option<Backend>, verbose: bool) -> Result<Self, AttachError> {
         if OBJECT.is_empty() {
             return Err(AttachError::NoObject);
         }
         if in_inner_pid_namespace() {
             return Err(AttachError::InnerPidNamespace);
         }
-        tracefs::find()?;
         lift_memlock_limit();
         let mut ebpf = load(watched, verbose).map_err(refusal)?;
-        let settings = take_map(&mut ebpf, "SETTINGS")?;
+        let mut ring = take_map(&mut ebpf, "EVENTS")?;
+        let mut settings: Array<MapData, Settings> = take_map(&mut ebpf, "SETTINGS")?;
+        let logger = if verbose { EbpfLogger::init(&mut ebpf).ok() } else { None };
+        let on_trial = Settings { stack_period: FIRST_STACK_PERIOD, watched_tgid: std::process::id() };
+        settings.set(0, on_trial, 0).map_err(refusal)?;
+        let mut probes = probes::attach_always(&mut ebpf)?;
+        let chosen = backend::attach(&mut ebpf, &mut ring, wanted)?;
+        probes.extend(chosen.probes);
+        let counters = take_map(&mut ebpf, "COUNTERS")?;
         let mut tracer = Self {
-            ring: take_map(&mut ebpf, "EVENTS")?,
-            counters: take_map(&mut ebpf, "COUNTERS")?,
+            ring,
+            counted_on_trial: counts(&counters).map_err(refusal)?,
+            counters,
             settings,
-            logger: if verbose { EbpfLogger::init(&mut ebpf).ok() } else { None },
-            probes: Vec::new(),
+            logger,
+            backend: chosen.backend,
+            probes,
+            watched_tgid: watched.pid,
             period: 0,
             sparsest_period: 1,
             faults_at_last_tick: 0,
@@ -167,9 +193,13 @@ impl Tracer {
             ebpf,
         };
         tracer.set_period(FIRST_STACK_PERIOD);
-        tracer.probes = probes::attach(&mut tracer.ebpf)?;
         tracer.last_tick = Instant::now();
         Ok(tracer)
+    }
+
+    /// Where system calls are seen.
+    pub fn backend(&self) -> Backend {
+        self.backend
     }
 
     /// The window begins: growth counts from here, at a rate that fits what was seen since attaching.
@@ -248,15 +278,15 @@ impl Tracer {
             return;
         }
         // A failure leaves the old rate: stacks carry their own weight, so nothing is wrong with them.
-        if self.settings.set(0, Settings { stack_period, padding: 0 }, 0).is_ok() {
+        if self.settings.set(0, Settings { stack_period, watched_tgid: self.watched_tgid }, 0).is_ok() {
             self.period = stack_period;
             self.sparsest_period = self.sparsest_period.max(stack_period);
         }
     }
 
     fn count(&self, slot: u32) -> Result<u64> {
-        let by_cpu = self.counters.get(&slot, 0).context("read the probes' counters")?;
-        Ok(by_cpu.iter().sum())
+        let now = sum(&self.counters, slot).context("read the probes' counters")?;
+        Ok(now - self.counted_on_trial[slot as usize])
     }
 }
 
@@ -267,11 +297,14 @@ impl AsFd for Tracer {
 }
 
 /// Every way in which the kernel side can lose something, by the name it has in the report.
-const LOSSES: [(u32, &str); 9] = [
+const LOSSES: [(u32, &str); 12] = [
     (counter::FAULTS_RING_FULL, "faults_ring_full"),
     (counter::CALLS_RING_FULL, "calls_ring_full"),
     (counter::CALLS_PENDING_FULL, "calls_pending_full"),
     (counter::CALLS_UNPAIRED, "calls_unpaired"),
+    (counter::CALLS_UNRETURNED, "calls_unreturned"),
+    (counter::CALLS_UNREADABLE, "calls_unreadable"),
+    (counter::CALLS_UNPLACED, "calls_unplaced"),
     (counter::EXITS_RING_FULL, "exits_ring_full"),
     (counter::STACKS_RING_BUSY, "stacks_ring_busy"),
     (counter::STACKS_UNREADABLE, "stacks_unreadable"),
@@ -290,7 +323,6 @@ fn load(watched: &Watched, verbose: bool) -> Result<Ebpf, aya::EbpfError> {
     let has_task_regs = u32::from(probes::has_task_regs());
     let log_level: u8 = if verbose { 0xff } else { 0 };
     EbpfLoader::new()
-        .override_global("TARGET_TGID", &watched.pid, true)
         .override_global("HAS_TASK_REGS", &has_task_regs, true)
         .override_global("GO_TEXT_START", &text_start, true)
         .override_global("GO_TEXT_END", &text_end, true)
@@ -302,6 +334,15 @@ fn load(watched: &Watched, verbose: bool) -> Result<Ebpf, aya::EbpfError> {
         .override_global("GO_HEAP_END", &heap_end, true)
         .override_global(aya_log::LEVEL, &log_level, false)
         .load(OBJECT)
+}
+
+/// All counters, each summed over the processors.
+fn counts(counters: &PerCpuArray<MapData, u64>) -> Result<Vec<u64>, MapError> {
+    (0..counter::SLOTS).map(|slot| sum(counters, slot)).collect()
+}
+
+fn sum(counters: &PerCpuArray<MapData, u64>, slot: u32) -> Result<u64, MapError> {
+    Ok(counters.get(&slot, 0)?.iter().sum())
 }
 
 /// The probes see process ids of the initial namespace, whose inode number is fixed
