@@ -47,6 +47,8 @@ fn try_fault(ctx: &RawTracePointContext, kind: u32) -> Result<(), u32> {
     let error_code: u64 = ctx.arg(2);
     // SAFETY: the helper takes no pointer.
     let time_ns = unsafe { bpf_ktime_get_ns() };
+    // Three known zeroes would be a call of memset, which here is a loop over bytes, for every fault.
+    let unused = core::hint::black_box(0);
     let mut event = Event {
         kind,
         tid,
@@ -55,7 +57,7 @@ fn try_fault(ctx: &RawTracePointContext, kind: u32) -> Result<(), u32> {
         stack_weight: 0,
         low_arg: error_code as u32,
         entered_ns: time_ns,
-        args: [0; 3],
+        args: [unused; 3],
     };
     if kind == kind::FAULT_USER {
         return send::<true, _>(ctx, &mut event, regs, counter::FAULTS_RING_FULL);

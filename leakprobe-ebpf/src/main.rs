@@ -18,6 +18,8 @@ mod record;
 #[cfg(target_arch = "bpf")]
 mod regs;
 #[cfg(target_arch = "bpf")]
+mod sample;
+#[cfg(target_arch = "bpf")]
 mod stack;
 
 #[cfg(not(target_arch = "bpf"))]

@@ -2,13 +2,14 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_prandom_u32};
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use leakprobe_ebpf::{
     Event, FAULT_BYTES, RING_BUSY_BYTES, RING_WAKE_BYTES, STACK_FRAMES_ONLY_BYTES, STACK_NATIVE_BYTES,
     STACK_WHOLE_BYTES, counter, kind,
 };
 
 use crate::maps::{COUNTERS, EVENTS, SCRATCH, SETTINGS, Scratch};
+use crate::sample;
 use crate::stack::{self, Extent};
 
 /// One event in 16 looks whether user space should be woken.
@@ -61,7 +62,7 @@ pub fn send<const INTO_GO: bool, C: EbpfContext>(
     regs: *const u8,
     full_slot: u32,
 ) -> Result<(), u32> {
-    let weight = sampled_weight();
+    let weight = sample::weight(event.time_ns);
     if weight == 0 {
         return send_plain(event, full_slot);
     }
@@ -118,20 +119,6 @@ fn send_with_stack<const INTO_GO: bool, C: EbpfContext>(
         Extent::Whole => output::<STACK_WHOLE_BYTES>(start, flags),
     };
     sent.map_err(|_| full_slot)
-}
-
-/// How many events a stack taken now stands for; 0 for no stack.
-#[inline(always)]
-fn sampled_weight() -> u32 {
-    let period = match SETTINGS.get(0) {
-        Some(settings) => settings.stack_period,
-        None => 1,
-    };
-    if period <= 1 {
-        return 1;
-    }
-    // SAFETY: the helper takes no pointer.
-    if unsafe { bpf_get_prandom_u32() } % period == 0 { period } else { 0 }
 }
 
 #[inline(always)]

@@ -34,8 +34,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/le
 const STACKS_PER_SECOND: f64 = 1000.0;
 /// Weight of the newest tick in the running mean of the fault rate: it follows within some ten ticks.
 const RATE_SMOOTHING: f64 = 0.2;
-/// The sampling rate until the first look at how often the target faults.
-const FIRST_STACK_PERIOD: u32 = 8;
+/// The sampling rate until the first look at how often the target faults: the kernel side thins out a burst.
+const FIRST_STACK_PERIOD: u32 = 1;
 
 /// What the probes saw.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -267,7 +267,8 @@ impl Tracer {
         Ok(Tracing {
             events: recording.events().clone(),
             lost,
-            stack_sample_rate: Some(u64::from(self.sparsest_period)),
+            // In a burst the probes thin out by themselves.
+            stack_sample_rate: Some(u64::from(self.sparsest_period.max(recording.sparsest_weight()))),
             stacks_truncated: recording.stacks_truncated(),
             probes: self.probes.clone(),
         })

@@ -78,6 +78,7 @@ pub struct Recording {
     stacks: Vec<Rc<Unwound>>,
     index_of: HashMap<Rc<Unwound>, u32>,
     events: Events,
+    sparsest_weight: u32,
     stacks_truncated: u64,
     stacks_refused: u64,
     mappings_refused: u64,
@@ -98,6 +99,7 @@ impl Recording {
         }
         let stack = unwound.and_then(|unwound| self.intern(unwound));
         let weight = event.stack_weight.max(1);
+        self.sparsest_weight = self.sparsest_weight.max(weight);
         match event.what {
             What::Fault { addr, .. } => {
                 self.events.faults += 1;
@@ -158,6 +160,11 @@ impl Recording {
     /// How many of each event there were.
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// The most events that one stack stands for.
+    pub fn sparsest_weight(&self) -> u32 {
+        self.sparsest_weight
     }
 
     /// How many sampled stacks ended before the thread's first frame.
