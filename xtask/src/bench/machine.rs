@@ -26,16 +26,30 @@ impl CpuTime {
     }
 }
 
+/// CPU time in user mode that a process has used, in seconds.
+pub(super) fn user_seconds(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/stat");
+    let process = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let (user_ticks, _) = ticks_of(&process).with_context(|| format!("read the CPU time in {path}"))?;
+    Ok(user_ticks / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// In user mode and in the kernel.
+fn ticks_of(process: &str) -> Option<(f64, f64)> {
+    // Behind the name, which may hold anything: utime and stime are the 12th and 13th field.
+    let mut fields = process.rsplit_once(") ")?.1.split(' ').skip(11);
+    let mut field = || fields.next()?.parse::<f64>().ok();
+    Some((field()?, field()?))
+}
+
 fn parse(machine: &str, process: &str) -> Option<CpuTime> {
     let first = machine.lines().next()?.strip_prefix("cpu ")?;
     // user nice system idle iowait irq softirq steal; what follows is part of these.
     let ticks: Vec<f64> = first.split_whitespace().take(8).filter_map(|field| field.parse().ok()).collect();
     let available: f64 = ticks.iter().sum();
     let idle = ticks.get(3)? + ticks.get(4)?;
-    // Behind the name, which may hold anything: utime and stime are the 12th and 13th field.
-    let mut fields = process.rsplit_once(") ")?.1.split(' ').skip(11);
-    let mut field = || fields.next()?.parse::<f64>().ok();
-    let by_workload = field()? + field()?;
+    let (in_user_mode, in_kernel) = ticks_of(process)?;
+    let by_workload = in_user_mode + in_kernel;
     Some(CpuTime { by_all: available - idle, by_workload, available })
 }
 

@@ -5,8 +5,10 @@
 //! is a figure about that machine.
 
 mod machine;
+mod malloc;
 mod mappings;
 mod requests;
+mod service;
 mod storm;
 mod watcher;
 
@@ -20,8 +22,12 @@ use crate::setup;
 /// What can be measured by itself.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Part {
-    /// The request rate of a Go service
+    /// The request rate of two Go services, one of them under wrk
     Requests,
+    /// The request rate of a Redis under redis-benchmark
+    Redis,
+    /// A million malloc and free calls a second, beside heaptrack and bpftrace
+    Malloc,
     /// A storm of page faults
     Storm,
     /// Reading 60,000 mappings
@@ -34,13 +40,19 @@ pub(crate) fn run(rounds: u32, only: Option<Part>) -> Result<()> {
     setup::run(setup::Releases::Newest)?;
     setup::bench_tools();
     let leakprobe = build_leakprobe()?;
-    let parts = [Part::Requests, Part::Storm, Part::Mappings];
+    let parts = [Part::Requests, Part::Redis, Part::Malloc, Part::Storm, Part::Mappings];
     for (index, part) in parts.into_iter().filter(|part| only.is_none_or(|only| only == *part)).enumerate() {
         if index > 0 {
             println!();
         }
         match part {
-            Part::Requests => requests::run(&leakprobe, rounds)?,
+            Part::Requests => {
+                requests::run(&leakprobe, rounds)?;
+                println!();
+                service::http(&leakprobe, rounds)?;
+            }
+            Part::Redis => service::redis(&leakprobe, rounds)?,
+            Part::Malloc => malloc::run(&leakprobe, rounds)?,
             Part::Storm => storm::run(&leakprobe, rounds)?,
             Part::Mappings => mappings::run(&leakprobe, rounds)?,
         }

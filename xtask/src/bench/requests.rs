@@ -27,7 +27,7 @@ pub(super) fn run(leakprobe: &Path, rounds: u32) -> Result<()> {
     for round in 0..rounds {
         let mut workload = Workload::start("go/race_http")?;
         let (before, others_before) = rate_and_others(&mut workload)?;
-        let watcher = Watcher::start(Kind::Leakprobe, leakprobe, &workload)?;
+        let watcher = Watcher::start(Kind::Leakprobe, leakprobe, workload.pid())?;
         let watched = rate(&mut workload)?;
         bills.push(watcher.stop()?);
         let (after, others_after) = rate_and_others(&mut workload)?;

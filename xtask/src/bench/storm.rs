@@ -40,7 +40,7 @@ pub(super) fn run(leakprobe: &Path, rounds: u32) -> Result<()> {
         pages = before.pages;
         print!("  round {}:", round + 1);
         for row in &mut rows {
-            let watcher = Watcher::start(row.kind, leakprobe, &workload)?;
+            let watcher = Watcher::start(row.kind, leakprobe, workload.pid())?;
             let watched = storm(&mut workload)?;
             row.bills.push(watcher.stop()?);
             let after = storm(&mut workload)?;

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use leakprobe_tests::lines::Lines;
 use leakprobe_tests::process::{Ended, Process};
-use leakprobe_tests::{Deadline, Probe, Workload, places};
+use leakprobe_tests::{Deadline, Probe, places};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -62,17 +62,26 @@ pub(super) struct Bill {
 }
 
 impl Watcher {
-    /// Starts it and returns when it watches.
-    pub(super) fn start(kind: Kind, leakprobe: &Path, workload: &Workload) -> Result<Self> {
+    /// Starts it on a process and returns when it watches.
+    pub(super) fn start(kind: Kind, leakprobe: &Path, pid: u32) -> Result<Self> {
         match kind {
             Kind::Leakprobe => {
-                let mut probe = Probe::start_program(leakprobe, workload, &["--duration", ENDLESS])?;
+                let mut command = Command::new(leakprobe);
+                command.args(["--pid", &pid.to_string(), "--format", "json", "--duration", ENDLESS]);
+                let mut probe = Probe::spawn(command)?;
                 probe.wait_until_watching()?;
                 Ok(Self::Leakprobe(probe))
             }
-            Kind::Perf => Perf::start(workload.pid()).map(Self::Perf),
-            Kind::Bpftrace => start_bpftrace(workload.pid()),
+            Kind::Perf => Perf::start(pid).map(Self::Perf),
+            Kind::Bpftrace => {
+                start_bpftrace(&format!("tracepoint:{TRACEPOINT} /pid == {pid}/ {{ @[ustack] = count(); }}"))
+            }
         }
+    }
+
+    /// The process id of leakprobe; none of the others, whose price is of no interest here.
+    pub(super) fn leakprobe_pid(&self) -> Option<u32> {
+        if let Self::Leakprobe(probe) = self { Some(probe.pid()) } else { None }
     }
 
     /// Ends it with ^C and waits until it is done.
@@ -143,11 +152,11 @@ impl Drop for Perf {
     }
 }
 
-fn start_bpftrace(pid: u32) -> Result<Watcher> {
+/// bpftrace with a script, once its probes are attached.
+pub(super) fn start_bpftrace(script: &str) -> Result<Watcher> {
     const ATTACHED: &str = "__BPFTRACE_NOTIFY_PROBES_ATTACHED";
-    let script = format!("tracepoint:{TRACEPOINT} /pid == {pid}/ {{ @[ustack] = count(); }}");
     let mut bpftrace = Command::new("bpftrace");
-    bpftrace.args(["-e", &script]).env(ATTACHED, "1");
+    bpftrace.args(["-e", script]).env(ATTACHED, "1");
     bpftrace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut process = Process::spawn(bpftrace, "bpftrace")?;
     let mut messages = Lines::new(process.child.stderr.take().context("stderr is a pipe")?);

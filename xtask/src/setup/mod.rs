@@ -72,7 +72,14 @@ pub(crate) fn run(releases: Releases) -> Result<()> {
 /// Brings the tools that the benchmarks compare with. Without them the benchmarks have fewer rows, so
 /// nothing here is an error.
 pub(crate) fn bench_tools() {
-    let wanted = [("perf", "linux-perf"), ("bpftrace", "bpftrace")];
+    let wanted = [
+        ("perf", "linux-perf"),
+        ("bpftrace", "bpftrace"),
+        ("heaptrack", "heaptrack"),
+        ("wrk", "wrk"),
+        // With the server's program, and without the package that starts one.
+        ("redis-benchmark", "redis-tools"),
+    ];
     for (program, package) in wanted {
         if crate::command::find_program(program).is_some() {
             continue;
