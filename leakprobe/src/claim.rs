@@ -34,25 +34,29 @@ pub enum Component {
     TsanHeap,
     /// AddressSanitizer's shadow of the program's memory.
     AsanShadow,
-    /// The C heap under AddressSanitizer, with red zones and the quarantine of freed blocks.
+    /// The C heap under AddressSanitizer, with red zones.
     AsanHeap,
-    /// AddressSanitizer's own variables.
+    /// Freed blocks that AddressSanitizer keeps for a while, to catch who still uses them.
+    AsanQuarantine,
+    /// AddressSanitizer's own variables and allocations.
     AsanRuntime,
-    /// MemorySanitizer's shadow of the program's memory, and the origins.
+    /// MemorySanitizer's shadow of the program's memory.
     MsanShadow,
+    /// Where MemorySanitizer keeps which code left memory uninitialised.
+    MsanOrigins,
     /// The C heap under MemorySanitizer.
     MsanHeap,
-    /// MemorySanitizer's own variables.
+    /// MemorySanitizer's own variables and allocations.
     MsanRuntime,
     /// HWAddressSanitizer's shadow.
     HwasanShadow,
     /// The C heap under HWAddressSanitizer.
     HwasanHeap,
-    /// HWAddressSanitizer's own variables.
+    /// HWAddressSanitizer's own variables and allocations.
     HwasanRuntime,
     /// The C heap under LeakSanitizer.
     LsanHeap,
-    /// LeakSanitizer's own variables.
+    /// LeakSanitizer's own variables and allocations.
     LsanRuntime,
     /// Pages with blocks of malloc that were not freed, and malloc's own headers. In a Go program this is cgo.
     CHeapInUse,
@@ -86,7 +90,7 @@ pub enum Component {
 
 impl Component {
     /// Every component, in the order in which reports list rows of equal size.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::GoHeapInUse,
         Self::GoHeapIdle,
         Self::GoStacks,
@@ -98,8 +102,10 @@ impl Component {
         Self::TsanHeap,
         Self::AsanShadow,
         Self::AsanHeap,
+        Self::AsanQuarantine,
         Self::AsanRuntime,
         Self::MsanShadow,
+        Self::MsanOrigins,
         Self::MsanHeap,
         Self::MsanRuntime,
         Self::HwasanShadow,
@@ -137,8 +143,10 @@ impl Component {
             Self::TsanHeap => "tsan.heap",
             Self::AsanShadow => "asan.shadow",
             Self::AsanHeap => "asan.heap",
+            Self::AsanQuarantine => "asan.quarantine",
             Self::AsanRuntime => "asan.runtime",
             Self::MsanShadow => "msan.shadow",
+            Self::MsanOrigins => "msan.origins",
             Self::MsanHeap => "msan.heap",
             Self::MsanRuntime => "msan.runtime",
             Self::HwasanShadow => "hwasan.shadow",
@@ -177,8 +185,10 @@ impl Component {
             Self::TsanHeap => "C heap under TSan",
             Self::AsanShadow => "ASan shadow",
             Self::AsanHeap => "C heap under ASan",
+            Self::AsanQuarantine => "Freed, in ASan's quarantine",
             Self::AsanRuntime => "ASan's own",
-            Self::MsanShadow => "MSan shadow and origins",
+            Self::MsanShadow => "MSan shadow",
+            Self::MsanOrigins => "MSan origins",
             Self::MsanHeap => "C heap under MSan",
             Self::MsanRuntime => "MSan's own",
             Self::HwasanShadow => "HWASan shadow",

@@ -60,7 +60,14 @@ pub fn look(target: &Target, modules: &[Module], runtimes: &Runtimes) -> Result<
     let mut claims = mappings::claims(&regions, modules, &in_memory);
     let read = runtimes.read(&ResidentMemory(target), modules, &regions, &snapshot.threads);
     claims.extend(read.findings.claims);
-    claims.extend(native::claims(target, modules, &regions, &proven(claims.iter())).claims);
+    let sanitizer = native::claims(
+        runtimes.sanitizer.as_ref(),
+        &ResidentMemory(target),
+        &regions,
+        &proven(claims.iter()),
+        &read.stacks,
+    );
+    claims.extend(sanitizer.claims);
     let replacement = runtimes.replacement.as_ref();
     let held = replacement.map_or_else(Held::default, |replacement| {
         // The brk heap is malloc's by its name, whichever malloc it is.
@@ -79,8 +86,11 @@ pub fn look(target: &Target, modules: &[Module], runtimes: &Runtimes) -> Result<
     let managed = managed::claims(target, modules, &regions, &proven(claims.iter()), &snapshot.runs);
     claims.extend(managed.claims);
     let mut gaps = std::mem::take(&mut snapshot.gaps);
-    gaps.extend(read.findings.gaps.into_iter().chain(managed.gaps).chain(replaced.gaps));
-    let slack = read.findings.slack.into_iter().chain(managed.slack).chain(replaced.slack).collect();
+    gaps.extend(
+        read.findings.gaps.into_iter().chain(managed.gaps).chain(replaced.gaps).chain(sanitizer.gaps),
+    );
+    let slack = read.findings.slack.into_iter().chain(managed.slack).chain(replaced.slack);
+    let slack = slack.chain(sanitizer.slack).collect();
     Ok(Some(Look {
         snapshot,
         claims,

@@ -3,7 +3,9 @@
 //!
 //! The surprise: a name says how it is built. `go/race_*` has the race detector; `c/asan_NAME`, `c/tsan_NAME` and
 //! `c/lsan_NAME` are `c/NAME` with that sanitizer, `c/static_NAME` is `c/NAME` linked statically, `c/musl_NAME` with musl as
-//! its C library.
+//! its C library. What other compilers make with sanitizers, [`sanitized`] builds.
+
+pub mod sanitized;
 
 use std::fmt;
 use std::fs;

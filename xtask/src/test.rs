@@ -36,8 +36,11 @@ enum Verdict {
 }
 
 /// What `--all` does besides: every version of what the ordinary run tries at the corners.
-const WIDE_STEPS: [Step; 2] =
-    [("wide set-up", || setup::run(Releases::All)), ("versions of Go", versions_of_go)];
+const WIDE_STEPS: [Step; 3] = [
+    ("wide set-up", || setup::run(Releases::All)),
+    ("versions of Go", versions_of_go),
+    ("sanitizers", sanitizers),
+];
 
 pub(crate) fn run(all: bool, keep_going: bool) -> Result<()> {
     let mut verdicts = Vec::new();
@@ -116,6 +119,13 @@ fn versions_of_go() -> Result<()> {
     versions.env("LEAKPROBE_VERSIONS", "all");
     versions.env("LEAKPROBE_TABLE", places::repository().join("docs/go-runtime.md"));
     in_the_open(versions)
+}
+
+fn sanitizers() -> Result<()> {
+    let mut sanitizers = live_tests(&["sanitizers_everywhere::"])?;
+    sanitizers.env("LEAKPROBE_VERSIONS", "all");
+    sanitizers.env("LEAKPROBE_TABLE", places::repository().join("docs/sanitizers.md"));
+    in_the_open(sanitizers)
 }
 
 fn live_tests(filter: &[&str]) -> Result<Command> {

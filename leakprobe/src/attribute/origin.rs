@@ -10,8 +10,10 @@ use crate::runtimes::code::Role;
 /// called by everything is the rule. A touch is the weaker evidence, since memory may be mapped by one
 /// and filled by another.
 pub fn of_stack(roles: impl Iterator<Item = Role>) -> Option<Component> {
-    for role in roles {
+    for (depth, role) in roles.enumerate() {
         match role {
+            // It makes its own system calls; deeper down it only passes on what the program called.
+            Role::Sanitizer(component) if depth == 0 => return Some(component),
             Role::RaceRuntime => return Some(Component::TsanRuntime),
             Role::Allocator => return Some(Component::CHeapInUse),
             Role::ThreadCreation => return Some(Component::ThreadStacks),
@@ -19,7 +21,7 @@ pub fn of_stack(roles: impl Iterator<Item = Role>) -> Option<Component> {
             Role::GoCode => return Some(Component::GoMmap),
             Role::Native => return Some(Component::CMmap),
             // These work for whoever called them.
-            Role::CLibrary | Role::CgoBridge | Role::GoCopy | Role::Unknown => {}
+            Role::CLibrary | Role::CgoBridge | Role::GoCopy | Role::Sanitizer(_) | Role::Unknown => {}
         }
     }
     None
@@ -40,6 +42,11 @@ mod tests {
             ),
             (vec![Role::GoCopy, Role::GoCode], Some(Component::GoMmap)),
             (vec![Role::RaceRuntime, Role::GoRuntime], Some(Component::TsanRuntime)),
+            (vec![Role::Sanitizer(Component::AsanRuntime), Role::Native], Some(Component::AsanRuntime)),
+            (
+                vec![Role::CLibrary, Role::Sanitizer(Component::AsanRuntime), Role::Native],
+                Some(Component::CMmap),
+            ),
             (vec![Role::CLibrary, Role::Unknown], None),
             (vec![], None),
         ] {

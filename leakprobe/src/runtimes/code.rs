@@ -6,6 +6,7 @@
 use rangemap::RangeMap;
 
 use crate::address::AddrRange;
+use crate::claim::Component;
 use crate::target::elf::Symbol;
 use crate::target::modules::Module;
 
@@ -22,6 +23,8 @@ pub enum Role {
     CgoBridge,
     /// The C++ code of the race detector.
     RaceRuntime,
+    /// The code of another sanitizer, whose memory that is.
+    Sanitizer(Component),
     /// Package runtime and its internals.
     GoRuntime,
     /// The runtime's memmove and memclr, which touch memory for their caller.
@@ -101,6 +104,11 @@ impl CodeRoles {
     fn set(&mut self, range: AddrRange, role: Role) {
         self.by_addr.insert(range.start_addr..range.end_addr, role);
     }
+}
+
+/// Whether that is the name of malloc or its kin.
+pub fn is_allocator_name(name: &str) -> bool {
+    named_role(name) == Some(Role::Allocator)
 }
 
 /// A library that does nothing but take malloc's place: what it maps is the C heap.

@@ -20,6 +20,7 @@ use self::malloc::glibc;
 use self::malloc::musl::Musl;
 use self::malloc::replacement::Replacement;
 use self::sanitizer::RaceCounts;
+use self::sanitizer::native::NativeSanitizer;
 use self::threads::ThreadStack;
 use crate::address::AddrRange;
 use crate::claim::{Evidence, Findings, Gap};
@@ -40,6 +41,8 @@ pub struct Runtimes {
     pub build: Option<GoBuildInfo>,
     /// The file with the race detector in it.
     race_file: Option<FileId>,
+    /// Another sanitizer, found by name.
+    pub sanitizer: Option<NativeSanitizer>,
     /// Version of glibc: "2.36".
     pub glibc_version: Option<String>,
     /// The C library where it is musl, or may be.
@@ -107,11 +110,13 @@ impl Runtimes {
         let exe_is_stripped = exe.map(|exe| !exe.elf.has_symbol_table());
         let musl = Musl::find(modules, libc.is_some() || glibc_version.is_some());
         let replacement = Replacement::find(modules);
+        let sanitizer = NativeSanitizer::find(modules, race_file);
         let found = Self {
             go,
             plugins,
             build,
             race_file,
+            sanitizer,
             glibc_version,
             musl,
             replacement,
@@ -206,7 +211,8 @@ impl Runtimes {
         let go = self.go.iter().chain(&self.plugins);
         let functions = go.flat_map(go_functions).map(|(name, range)| (range, go_role(name)));
         let race = race_text.iter().map(|range| (*range, Role::RaceRuntime));
-        CodeRoles::new(modules, functions.chain(race))
+        let sanitizer = self.sanitizer.iter().flat_map(NativeSanitizer::code_roles);
+        CodeRoles::new(modules, functions.chain(race).chain(sanitizer))
     }
 
     /// The C++ code of the race detector, ascending; empty without -race.

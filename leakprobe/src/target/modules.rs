@@ -53,6 +53,16 @@ impl Module {
             .collect()
     }
 
+    /// Where its writable segments are mapped: its variables.
+    pub fn data_ranges(&self) -> Vec<AddrRange> {
+        let writable = self.elf.segments().iter().filter(|segment| segment.writable);
+        writable
+            .filter_map(|segment| {
+                AddrRange::with_len(self.load_bias.wrapping_add(segment.svma), segment.memory_bytes)
+            })
+            .collect()
+    }
+
     /// Whether one of its executable segments is mapped there.
     pub fn has_code_at(&self, addr: u64) -> bool {
         self.span.contains(addr) && self.code_ranges().iter().any(|range| range.contains(addr))

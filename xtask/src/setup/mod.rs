@@ -6,6 +6,7 @@
 mod apt;
 mod backports;
 mod bpf;
+mod clang;
 mod go;
 mod machine;
 
@@ -98,6 +99,7 @@ fn missing(releases: Releases) -> Result<Vec<Need>> {
     let mut needs = machine::missing();
     needs.extend(bpf::missing()?);
     needs.extend(go::missing(releases)?);
+    needs.extend(clang::missing(releases));
     Ok(needs)
 }
 

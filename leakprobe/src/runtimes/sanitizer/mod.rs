@@ -12,6 +12,7 @@
 mod allocator;
 mod context;
 pub mod native;
+mod reach;
 mod remainder;
 mod statics;
 mod text;

@@ -1,210 +1,200 @@
 //! Sanitizers in programs of C, C++ and Rust: AddressSanitizer, ThreadSanitizer, MemorySanitizer,
-//! HWAddressSanitizer and LeakSanitizer, as gcc and clang link them on x86_64.
+//! HWAddressSanitizer and LeakSanitizer, as gcc, clang and rustc link them on x86_64.
 //!
-//! A sanitizer proves itself by the function that its instrumentation calls first; then its shadow and its
-//! allocator lie where its ABI puts them, and large blocks carry a header. The surprise: the allocator's memory
-//! is the program's own C heap, with what the sanitizer adds: red zones, and in AddressSanitizer's case the
-//! quarantine, some 256 MiB of freed blocks by default.
+//! A sanitizer proves itself by the function that its instrumentation calls first, or, where no name is left, by
+//! mappings that only it makes; then its shadow lies where its ABI puts it, its allocator is described by an
+//! array, large blocks carry a header, and what it maps for itself its variables lead to. The surprise: the
+//! allocator's memory is the program's own C heap, with what the sanitizer adds: red zones, and in
+//! AddressSanitizer's case the quarantine, some 256 MiB of freed blocks by default.
 //!
-//! Facts: LLVM `compiler-rt/lib/{asan,tsan,msan,hwasan,lsan}`; tried with gcc 12's libasan 8, libtsan 2 (TSan
-//! v2) and liblsan. Its internal allocations elsewhere are not found and stay unknown.
+//! Facts: LLVM `compiler-rt/lib/{asan,tsan,msan,hwasan,lsan}`; docs/sanitizers.md says on what it was measured.
 
-use crate::address::{AddrRange, PAGE_BYTES};
-use crate::claim::{Claim, Component, Evidence, Findings};
-use crate::runtimes::malloc::anonymous::AnonymousMemory;
+mod blocks;
+mod catalogue;
+mod hwasan;
+mod large;
+mod own;
+mod space;
+
+use self::blocks::divide;
+use self::catalogue::{BlockState, SANITIZERS, Sanitizer};
+use self::own::Own;
+use self::space::Space;
+use super::reach;
+use crate::address::AddrRange;
+use crate::claim::{Claim, Component, Evidence, Findings, Gap};
+use crate::runtimes::code::Role;
+use crate::runtimes::malloc::anonymous::{AnonymousMemory, words_of};
+use crate::runtimes::threads::ThreadStack;
 use crate::target::maps::Region;
 use crate::target::memory::Memory;
-use crate::target::modules::Module;
+use crate::target::modules::{FileId, Module};
 
-/// A sanitizer and the address ranges of its ABI.
-struct Sanitizer {
-    /// What instrumented code calls first.
-    symbol: &'static str,
-    /// Start, end, and whose it is.
-    layout: &'static [(u64, u64, Component)],
-    /// Its allocator's blocks, wherever they are.
-    heap: Component,
-    /// Its own variables.
-    runtime: Component,
+/// How far below the end of a stack its descriptor begins: it has 2,304 bytes in glibc 2.36.
+const SEARCHED_BYTES: u64 = 8 << 10;
+
+/// The sanitizer of a process, and what it has in files.
+#[derive(Debug)]
+pub struct NativeSanitizer {
+    kind: &'static Sanitizer,
+    own: Own,
+    /// Where HWAddressSanitizer keeps the start of its shadow.
+    hwasan_base_addr: Option<u64>,
 }
 
-/// The first that is found counts: AddressSanitizer carries LeakSanitizer within it.
-const SANITIZERS: [Sanitizer; 5] = [
-    Sanitizer {
-        symbol: "__asan_init",
-        layout: &[
-            (0x7fff_8000, 0x1000_7fff_8000, Component::AsanShadow),
-            // `kAllocatorSpace`: gcc, and LLVM before and after it moved.
-            (0x5000_0000_0000, 0x5400_0000_0000, Component::AsanHeap),
-            (0x6000_0000_0000, 0x6400_0000_0000, Component::AsanHeap),
-        ],
-        heap: Component::AsanHeap,
-        runtime: Component::AsanRuntime,
-    },
-    Sanitizer {
-        symbol: "__tsan_init",
-        layout: &[
-            // v2 (gcc 12): from 0x0100_0000_0000; v3: from 0x1000_0000_0000.
-            (0x0100_0000_0000, 0x3000_0000_0000, Component::TsanShadow),
-            (0x3000_0000_0000, 0x3800_0000_0000, Component::TsanMeta),
-            // Traces of v2.
-            (0x6000_0000_0000, 0x6200_0000_0000, Component::TsanRuntime),
-            (0x7200_0000_0000, 0x7300_0000_0000, Component::TsanHeap),
-            (0x7a00_0000_0000, 0x7c00_0000_0000, Component::TsanHeap),
-        ],
-        heap: Component::TsanHeap,
-        runtime: Component::TsanRuntime,
-    },
-    Sanitizer {
-        symbol: "__msan_init",
-        layout: &[
-            // Shadow and origins; the program's memory lies between them.
-            (0x0100_0000_0000, 0x5100_0000_0000, Component::MsanShadow),
-            (0x6000_0000_0000, 0x6100_0000_0000, Component::MsanShadow),
-            (0x7000_0000_0000, 0x7080_0000_0000, Component::MsanHeap),
-        ],
-        heap: Component::MsanHeap,
-        runtime: Component::MsanRuntime,
-    },
-    Sanitizer {
-        symbol: "__hwasan_init",
-        layout: &[],
-        heap: Component::HwasanHeap,
-        runtime: Component::HwasanRuntime,
-    },
-    Sanitizer {
-        symbol: "__lsan_init",
-        layout: &[
-            (0x5000_0000_0000, 0x5400_0000_0000, Component::LsanHeap),
-            (0x6000_0000_0000, 0x6400_0000_0000, Component::LsanHeap),
-        ],
-        heap: Component::LsanHeap,
-        runtime: Component::LsanRuntime,
-    },
-];
+impl NativeSanitizer {
+    /// By the names in `modules`; `except` is the file with Go's race detector, which is another matter.
+    pub fn find(modules: &[Module], except: Option<FileId>) -> Option<Self> {
+        let others = || modules.iter().filter(|module| Some(module.file_id) != except);
+        let carried = SANITIZERS.iter().find_map(|kind| {
+            let carrier = others().find(|module| defines(module, kind.symbol))?;
+            Some((kind, carrier))
+        });
+        carried.map(|(kind, carrier)| Self {
+            kind,
+            own: Own::of(carrier),
+            hwasan_base_addr: hwasan::base_addr(carrier),
+        })
+    }
 
-/// Where HWAddressSanitizer keeps the start of its shadow, which covers 48 bits of addresses by 16.
-const HWASAN_BASE: &str = "__hwasan_shadow_memory_dynamic_address";
-const HWASAN_SHADOW_BYTES: u64 = 1 << 44;
-/// A shared runtime is a library of this kind of name; a static one is in the executable.
-const LIBRARY_NAMES: [&str; 2] = ["san.so", "libclang_rt."];
+    /// By the mappings of a process in which no name is left.
+    fn by_mappings(regions: &[Region]) -> Option<Self> {
+        let is_marked = |kind: &&Sanitizer| {
+            let starts = regions.iter().filter(|region| region.is_private_anonymous() && region.writable);
+            starts.map(|region| region.range.start_addr).any(|addr| kind.marks.contains(&addr))
+        };
+        let kind = SANITIZERS.iter().find(is_marked)?;
+        Some(Self { kind, own: Own::default(), hwasan_base_addr: None })
+    }
 
-/// Claims the memory of the sanitizer that one of `modules` carries; nothing where there is none. Large blocks
-/// are looked for in what is not `taken`.
-pub fn claims(memory: &dyn Memory, modules: &[Module], regions: &[Region], taken: &[AddrRange]) -> Findings {
-    let mut findings = Findings::default();
-    let carried = SANITIZERS.iter().find_map(|sanitizer| {
-        let carrier = modules.iter().find(|module| exports(module, sanitizer.symbol).is_some())?;
-        Some((sanitizer, carrier))
+    /// What its code is for.
+    pub fn code_roles(&self) -> Vec<(AddrRange, Role)> {
+        self.own.roles(self.kind.runtime, self.kind.heap)
+    }
+
+    /// Claims its memory; what is looked for by content alone is looked for in what is not `taken`.
+    fn claims(
+        &self,
+        memory: &dyn Memory,
+        regions: &[Region],
+        taken: &[AddrRange],
+        stacks: &[ThreadStack],
+    ) -> Findings {
+        let mut findings = Findings::default();
+        let mut layout: Vec<(AddrRange, Component)> = Vec::new();
+        for (start_addr, end_addr, component) in self.kind.layout {
+            layout.extend(AddrRange::new(*start_addr, *end_addr).map(|range| (range, *component)));
+        }
+        if let Some(base_addr) = self.hwasan_base_addr.and_then(|addr| memory.read_u64(addr).ok()) {
+            layout.extend(hwasan::layout(memory, base_addr, regions));
+        }
+        for (range, component) in &layout {
+            let inside = regions.iter().filter_map(|region| region.range.intersection(range));
+            let claim = |range| Claim { range, component: *component, evidence: Evidence::Layout };
+            findings.claims.extend(inside.map(claim));
+        }
+        let anonymous = AnonymousMemory::new(regions, &[]);
+        let mut known: Vec<AddrRange> = layout.iter().map(|(range, _)| *range).collect();
+        if let Some(space) = Space::find(memory, &anonymous) {
+            self.claim_space(memory, &anonymous, &space, &mut findings);
+            known.push(space.range);
+        }
+        let elsewhere = AnonymousMemory::new(regions, taken).without(&known);
+        let large = large::large_blocks(memory, &elsewhere, self.kind.blocks == BlockState::InHeader);
+        for (range, is_quarantined) in &large {
+            known.push(*range);
+            claim(&mut findings, *range, if *is_quarantined { self.quarantine() } else { self.kind.heap });
+        }
+        let own = self.own.bss.iter().filter_map(AddrRange::whole_pages);
+        own.for_each(|range| claim(&mut findings, range, self.kind.runtime));
+
+        let mut roots = self.own.variables.clone();
+        if self.kind.has_thread_records {
+            roots.extend(stacks.iter().filter_map(|stack| descriptor(memory, stack)));
+        }
+        let reached = reach::claims(memory, &elsewhere.without(&known), &roots, self.kind.runtime);
+        findings.claims.extend(reached);
+        findings.gaps.extend(self.gap());
+        findings
+    }
+
+    fn claim_space(
+        &self,
+        memory: &dyn Memory,
+        anonymous: &AnonymousMemory,
+        space: &Space,
+        findings: &mut Findings,
+    ) {
+        let users: Vec<AddrRange> = space.classes.iter().map(|class| class.user).collect();
+        for class in &space.classes {
+            let Some(division) = divide(memory, class, self.kind.blocks) else {
+                claim(findings, class.user, self.kind.heap);
+                continue;
+            };
+            division.heap.iter().for_each(|range| claim(findings, *range, self.kind.heap));
+            division.quarantine.iter().for_each(|range| claim(findings, *range, self.quarantine()));
+            findings.slack.extend(division.slack);
+        }
+        // Lists of free blocks, metadata, and the array itself.
+        let others = anonymous.without(&users);
+        for range in others.ranges().iter().filter_map(|range| range.intersection(&space.range)) {
+            claim(findings, range, self.kind.runtime);
+        }
+    }
+
+    fn quarantine(&self) -> Component {
+        if self.kind.blocks == BlockState::InHeader { Component::AsanQuarantine } else { self.kind.heap }
+    }
+
+    /// What cannot be told of it.
+    fn gap(&self) -> Option<Gap> {
+        self.own.variables.is_empty().then(|| Gap {
+            what: format!("{}'s own variables and allocations", self.kind.name),
+            why: "they are in the executable, which has no names left that tell them from the program's"
+                .to_owned(),
+            bytes: None,
+        })
+    }
+}
+
+/// Claims the memory of the sanitizer that was `found` by name, or is recognised by its mappings; nothing where
+/// there is none.
+pub fn claims(
+    found: Option<&NativeSanitizer>,
+    memory: &dyn Memory,
+    regions: &[Region],
+    taken: &[AddrRange],
+    stacks: &[ThreadStack],
+) -> Findings {
+    let unnamed = if found.is_some() { None } else { NativeSanitizer::by_mappings(regions) };
+    found.or(unnamed.as_ref()).map(|found| found.claims(memory, regions, taken, stacks)).unwrap_or_default()
+}
+
+fn claim(findings: &mut Findings, range: AddrRange, component: Component) {
+    findings.claims.push(Claim { range, component, evidence: Evidence::Structure });
+}
+
+/// Whether the module defines the symbol; a static runtime's are exported too, for plug-ins, unless the linker
+/// was told otherwise.
+fn defines(module: &Module, symbol: &str) -> bool {
+    let exported = module.elf.exported(|name| name == symbol).is_ok_and(|found| !found.is_empty());
+    exported
+        || (module.is_exe && module.elf.symbols(|name| name == symbol).is_ok_and(|found| !found.is_empty()))
+}
+
+/// The descriptor at the top of a thread's stack, where `pthread_setspecific` puts its first values: it points
+/// at itself, twice (glibc `nptl/descr.h`).
+fn descriptor(memory: &dyn Memory, stack: &ThreadStack) -> Option<AddrRange> {
+    let start_addr = stack.range.end_addr.checked_sub(SEARCHED_BYTES)?;
+    let mut top = vec![0; SEARCHED_BYTES as usize];
+    if !memory.read_resident(start_addr, &mut top) {
+        return None;
+    }
+    let words = words_of(&top);
+    let offsets = (0..).step_by(8).zip(words.windows(3));
+    let mut found = offsets.filter(|(offset, words)| {
+        let addr = start_addr + offset;
+        words[0] == addr && words[2] == addr
     });
-    let Some((sanitizer, carrier)) = carried else { return findings };
-    let mut layout: Vec<(AddrRange, Component)> = Vec::new();
-    for (start_addr, end_addr, component) in sanitizer.layout {
-        layout.extend(AddrRange::new(*start_addr, *end_addr).map(|range| (range, *component)));
-    }
-    layout.extend(hwasan_shadow(memory, carrier));
-    for (range, component) in &layout {
-        let inside = regions.iter().filter_map(|region| region.range.intersection(range));
-        let claim = |range| Claim { range, component: *component, evidence: Evidence::Layout };
-        findings.claims.extend(inside.map(claim));
-    }
-    let fixed: Vec<AddrRange> = layout.iter().map(|(range, _)| *range).collect();
-    let elsewhere = AnonymousMemory::new(regions, taken).without(&fixed);
-    let heap = large_blocks(memory, &elsewhere).into_iter().map(|range| (range, sanitizer.heap));
-    let own = own_variables(carrier).into_iter().map(|range| (range, sanitizer.runtime));
-    let claim = |(range, component)| Claim { range, component, evidence: Evidence::Structure };
-    findings.claims.extend(heap.chain(own).map(claim));
-    findings
-}
-
-/// The address of an exported symbol of the module. A static runtime's symbols are exported too, for plug-ins.
-fn exports(module: &Module, name: &str) -> Option<u64> {
-    let found = module.elf.exported(|exported| exported == name).ok()?;
-    found.first().map(|symbol| module.load_bias.wrapping_add(symbol.svma))
-}
-
-fn hwasan_shadow(memory: &dyn Memory, carrier: &Module) -> Option<(AddrRange, Component)> {
-    let base_addr = memory.read_u64(exports(carrier, HWASAN_BASE)?).ok()?;
-    Some((AddrRange::with_len(base_addr, HWASAN_SHADOW_BYTES)?, Component::HwasanShadow))
-}
-
-/// .bss of a runtime that is a library of its own.
-fn own_variables(carrier: &Module) -> Vec<AddrRange> {
-    let name = carrier.name();
-    let is_library = LIBRARY_NAMES.iter().any(|part| name.contains(part));
-    let bss = is_library.then(|| carrier.elf.bss_ranges(carrier.load_bias));
-    bss.unwrap_or_default().iter().filter_map(AddrRange::whole_pages).collect()
-}
-
-/// Blocks with mappings of their own (sanitizer_allocator_secondary.h, `LargeMmapAllocator`): the mapping
-/// begins with a page that holds its own address and its length. They follow each other without a gap where
-/// the kernel put them side by side.
-fn large_blocks(memory: &dyn Memory, free: &AnonymousMemory) -> Vec<AddrRange> {
-    let mut blocks = Vec::new();
-    for range in free.ranges() {
-        let mut addr = range.start_addr;
-        while let Some(block) = large_block(memory, addr).filter(|block| free.covers(*block)) {
-            blocks.push(block);
-            addr = block.end_addr;
-            if addr >= range.end_addr {
-                break;
-            }
-        }
-    }
-    blocks
-}
-
-/// `Header`: `map_beg`, `map_size`, `size`, all words.
-fn large_block(memory: &dyn Memory, addr: u64) -> Option<AddrRange> {
-    let header = memory.read_vec(addr, 24).ok()?;
-    let word = |index: usize| header.as_chunks().0.get(index).map(|bytes| u64::from_le_bytes(*bytes));
-    let (map_addr, map_bytes, size_bytes) = (word(0)?, word(1)?, word(2)?);
-    let is_block = map_addr == addr && map_bytes.is_multiple_of(PAGE_BYTES) && size_bytes <= map_bytes;
-    AddrRange::with_len(addr, map_bytes).filter(|_| is_block)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::runtimes::malloc::anonymous::tests::region;
-    use crate::target::memory::canned::Pieces;
-
-    const ADDR: u64 = 0x7f00_0000_0000;
-
-    fn header(addr: u64, len_bytes: u64) -> (u64, Vec<u8>) {
-        (addr, [addr, len_bytes, len_bytes - 4096].iter().flat_map(|word| word.to_le_bytes()).collect())
-    }
-
-    #[test]
-    fn large_blocks_follow_each_other() {
-        let second_addr = ADDR + 0x5000;
-        let memory = Pieces(vec![header(ADDR, 0x5000), header(second_addr, 0x3000)]);
-        let free = AnonymousMemory::new(&[region(ADDR, ADDR + 0xa000, "rw-p", "")], &[]);
-        let expected =
-            [AddrRange::with_len(ADDR, 0x5000).unwrap(), AddrRange::with_len(second_addr, 0x3000).unwrap()];
-        assert_eq!(large_blocks(&memory, &free), expected);
-    }
-
-    #[test]
-    fn a_block_that_reaches_out_of_the_memory_is_none() {
-        let memory = Pieces(vec![header(ADDR, 0x5000)]);
-        let free = AnonymousMemory::new(&[region(ADDR, ADDR + 0x4000, "rw-p", "")], &[]);
-        assert_eq!(large_blocks(&memory, &free), []);
-        assert_eq!(large_block(&Pieces(vec![(ADDR, vec![0; 24])]), ADDR), None);
-    }
-
-    #[test]
-    fn layouts_are_ranges_that_do_not_overlap() {
-        for sanitizer in &SANITIZERS {
-            let mut ranges: Vec<(u64, u64)> =
-                sanitizer.layout.iter().map(|(start_addr, end_addr, _)| (*start_addr, *end_addr)).collect();
-            ranges.sort_unstable();
-            assert!(
-                ranges.iter().all(|(start_addr, end_addr)| start_addr < end_addr),
-                "{}",
-                sanitizer.symbol
-            );
-            assert!(ranges.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{}", sanitizer.symbol);
-        }
-    }
+    found.next().and_then(|(offset, _)| AddrRange::new(start_addr + offset, stack.range.end_addr))
 }

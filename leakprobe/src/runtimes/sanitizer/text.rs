@@ -33,10 +33,14 @@ pub fn race_text_of_symbols(exe: &ElfFile, load_bias: u64) -> Vec<AddrRange> {
 /// The addresses of the race runtime's code, ascending, given the functions of the executable in any order.
 pub fn race_text_ranges<'a>(functions: impl IntoIterator<Item = (&'a str, AddrRange)>) -> Vec<AddrRange> {
     let named = functions.into_iter().filter(|(name, _)| is_race_symbol(name));
-    let mut ranges: Vec<AddrRange> = named.map(|(_, range)| range).collect();
-    ranges.sort_unstable();
+    joined_code(named.map(|(_, range)| range).collect())
+}
+
+/// Functions of one runtime as stretches of code, ascending.
+pub(super) fn joined_code(mut functions: Vec<AddrRange>) -> Vec<AddrRange> {
+    functions.sort_unstable();
     let mut joined: Vec<AddrRange> = Vec::new();
-    for range in ranges {
+    for range in functions {
         match joined.last_mut() {
             Some(last) if range.start_addr <= last.end_addr.saturating_add(MAX_GAP_BYTES) => {
                 last.end_addr = last.end_addr.max(range.end_addr);
