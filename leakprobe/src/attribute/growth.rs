@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 
+use super::bursts::{self, Touched};
 use super::ledger::Owners;
 use crate::address::{AddrRange, PAGE_BYTES};
 use crate::claim::{Claim, Component, Evidence};
 use crate::runtimes::code::Role;
 use crate::snapshot::{PageRun, Residency, Snapshot};
-use crate::trace::holders::Holder;
+use crate::trace::holders::{Holder, Touch};
 use crate::trace::recording::Recording;
 
 use super::origin;
@@ -76,7 +77,7 @@ pub fn claims_from_stacks(
 }
 
 /// Within one VMA: each touched page by its toucher, one whose stack was not kept by the touched pages on either
-/// side if they agree, and the rest by all of them if they agree.
+/// side if they agree, or by those touched in one go with it, and the rest by all of them if they agree.
 fn claims_by_touch(
     region: AddrRange,
     owners: &Owners,
@@ -87,22 +88,14 @@ fn claims_by_touch(
     let mut claims = Vec::new();
     for (part, _) in owners.within(region).into_iter().filter(|(_, owner)| owner.evidence == Evidence::None) {
         let mut seen: Vec<Component> = Vec::new();
-        let mut before: Option<Component> = None;
-        let mut without_stack: Vec<AddrRange> = Vec::new();
-        for (addr, holder) in recording.touched(part) {
-            let Some(range) = AddrRange::with_len(addr, PAGE_BYTES) else { continue };
-            let Some(stack) = holder.stack else {
-                without_stack.push(range);
+        let mut touched: Vec<Touched> = Vec::new();
+        for Touch { addr, holder, micros } in recording.touched(part) {
+            let of_stack = |stack| *by_stack.entry(stack).or_insert_with(|| component_of(stack));
+            let component = holder.stack.and_then(of_stack);
+            touched.push(Touched { addr, micros, component });
+            let Some((component, range)) = component.zip(AddrRange::with_len(addr, PAGE_BYTES)) else {
                 continue;
             };
-            let component = *by_stack.entry(stack).or_insert_with(|| component_of(stack));
-            let between = without_stack.drain(..);
-            if let Some(component) = component.filter(|_| before == component) {
-                let claim = |range| Claim { range, component, evidence: Evidence::Neighbour };
-                claims.extend(between.map(claim));
-            }
-            before = component;
-            let Some(component) = component else { continue };
             if !seen.contains(&component) {
                 seen.push(component);
             }
@@ -110,6 +103,11 @@ fn claims_by_touch(
         }
         if let [component] = seen[..] {
             claims.push(Claim { range: part, component, evidence: Evidence::Neighbour });
+            continue;
+        }
+        for (addr, component) in bursts::owned(&touched) {
+            let range = AddrRange::with_len(addr, PAGE_BYTES);
+            claims.extend(range.map(|range| Claim { range, component, evidence: Evidence::Neighbour }));
         }
     }
     claims

@@ -1,8 +1,10 @@
 //! Gives every resident byte exactly one owner, and every byte of growth a call site or none. Pure.
 //!
 //! [`ledger`] divides one snapshot, [`growth`] the pages gained between two, [`origin`] says what a
-//! stack tells of the memory it mapped or touched, [`files`] what the rows of files are made of.
+//! stack tells of the memory it mapped or touched, `bursts` what pages touched in one go tell of each other,
+//! [`files`] what the rows of files are made of.
 
+mod bursts;
 pub mod files;
 pub mod growth;
 pub mod held;

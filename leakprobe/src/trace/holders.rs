@@ -22,6 +22,17 @@ pub struct Holder {
     pub weight: u32,
 }
 
+/// A page touched in the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Touch {
+    /// Where the page begins.
+    pub addr: u64,
+    /// Who touched it.
+    pub holder: Holder,
+    /// When: microseconds, from about the window's start.
+    pub micros: u32,
+}
+
 /// 12 bytes a page, 0 in `touched` meaning "not touched".
 #[derive(Clone, Copy, Default)]
 struct Slot {
@@ -117,9 +128,9 @@ impl PageHolders {
         self.touched(all).map(|(addr, _)| addr)
     }
 
-    /// The pages of `range` touched and not given back, by address, each with its holder.
-    pub fn within(&self, range: AddrRange) -> impl Iterator<Item = (u64, Holder)> + '_ {
-        self.touched(range).map(|(addr, slot)| (addr, slot.holder()))
+    /// The pages of `range` touched and not given back, by address, each with its holder and when it was touched.
+    pub fn within(&self, range: AddrRange) -> impl Iterator<Item = Touch> + '_ {
+        self.touched(range).map(|(addr, slot)| Touch { addr, holder: slot.holder(), micros: slot.touched })
     }
 
     fn nearest(&self, range: AddrRange, addr: u64) -> Option<Holder> {

@@ -8,7 +8,7 @@ use rangemap::RangeMap;
 use serde::{Deserialize, Serialize};
 
 use super::decode::{Event, What};
-use super::holders::{Holder, PageHolders};
+use super::holders::{Holder, PageHolders, Touch};
 use crate::address::AddrRange;
 
 /// Stacks kept at most, some 30 MiB of them; later ones are counted and their pages have no stack.
@@ -135,8 +135,8 @@ impl Recording {
         self.holders.holder(addr, huge)
     }
 
-    /// The pages of `range` touched and not given back, by address, each with its holder.
-    pub fn touched(&self, range: AddrRange) -> impl Iterator<Item = (u64, Holder)> + '_ {
+    /// The pages of `range` touched and not given back, by address.
+    pub fn touched(&self, range: AddrRange) -> impl Iterator<Item = Touch> + '_ {
         self.holders.within(range)
     }
 

@@ -53,11 +53,10 @@ import (
 )
 
 // Uneven, so that the two owners are not mistaken for each other, and less than a huge page, or the kernel leaves gaps
-// to align them. Little, for the pages are touched at once: of many more not every fault would get a stack, and where
-// the owners meet, a page without one is nobody's.
+// to align them. Not much less: where not every fault of a storm gets a stack, each mapping should have some.
 const (
-	goBytes = 3 * contract.StepBytes / 4
-	cBytes  = 2 * contract.StepBytes / 4
+	goBytes = 7 * contract.StepBytes / 4
+	cBytes  = 5 * contract.StepBytes / 4
 )
 
 type mapped struct {
