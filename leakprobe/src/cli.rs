@@ -48,9 +48,17 @@ pub struct Arguments {
     #[arg(short = 'p', long = "pid", id = "pid_option", value_name = "PID", conflicts_with = "pid", value_parser = clap::value_parser!(i32).range(1..))]
     pid_option: Option<i32>,
 
-    /// How long to watch: 30s, 2m; 0 takes a snapshot only
-    #[arg(short, long, default_value = "10s", value_parser = parse_duration)]
-    pub duration: Duration,
+    /// How long to watch: 30s, 2m; 0 takes a snapshot only [default: 10s]
+    #[arg(short, long, value_parser = parse_duration)]
+    duration: Option<Duration>,
+
+    /// Watch until ^C, or for --duration, and say each minute how it grows
+    #[arg(long)]
+    pub watch: bool,
+
+    /// Exit with code 1 if it grew by so much: 10MiB, 512k
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub fail_on_growth: Option<u64>,
 
     /// Where to see system calls, instead of the best place that works here
     #[arg(long, value_enum)]
@@ -115,11 +123,13 @@ Examples:
   leakprobe --pid 12345 --duration 60s           look longer, for a slow leak
   leakprobe 12345 --duration 0                   snapshot only: attaches no probe
   leakprobe 12345 --json --output report.json    for scripts
+  leakprobe 12345 --watch                        until ^C, with a line a minute
+  leakprobe 12345 -d 5m --fail-on-growth 20MiB   for a test: exit code 1 if it grew
   leakprobe render report.json                   a saved report again, for people
   leakprobe render report.json -f pprof -o mem.pb.gz     then: go tool pprof mem.pb.gz
 
-Exit codes: 0 done, 2 usage, 3 no such process, 4 not permitted,
-5 the kernel lacks what is needed, 6 internal error.";
+Exit codes: 0 done, 1 grew by --fail-on-growth, 2 usage, 3 no such process,
+4 not permitted, 5 the kernel lacks what is needed, 6 internal error.";
 
 /// Form of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -187,6 +197,11 @@ impl Arguments {
     pub fn pid(&self) -> i32 {
         self.pid.or(self.pid_option).expect("clap requires one of them")
     }
+
+    /// How long to watch.
+    pub fn duration(&self) -> Duration {
+        self.duration.unwrap_or(if self.watch { MAX_DURATION } else { USUAL_DURATION })
+    }
 }
 
 impl Written {
@@ -195,6 +210,8 @@ impl Written {
         if self.json { OutputFormat::Json } else { self.format }
     }
 }
+
+const USUAL_DURATION: Duration = Duration::from_secs(10);
 
 /// Nobody looks for longer at once, and a clock must be able to hold the end.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 3600);
@@ -209,6 +226,25 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         return Err("longer than a day: try 10s, 2m or 0".to_owned());
     }
     Ok(duration)
+}
+
+/// Units of a size, by powers of 1024, as in the report.
+const UNITS: [&str; 5] = ["", "k", "m", "g", "t"];
+
+/// "10MiB", "10M" and "10485760" are the same.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no size: try 10MiB, 512k or 1048576");
+    let text = text.trim();
+    let end = text.find(|character: char| !character.is_ascii_digit() && character != '.');
+    let (number, unit) = text.split_at(end.unwrap_or(text.len()));
+    let unit = unit.trim().to_lowercase();
+    let unit = unit.strip_suffix("ib").or_else(|| unit.strip_suffix('b')).unwrap_or(&unit);
+    let power = UNITS.iter().position(|known| *known == unit).ok_or_else(wrong)?;
+    let bytes = number.parse::<f64>().map_err(|_| wrong())? * 1024_f64.powi(power as i32);
+    if bytes < 1.0 || bytes > i64::MAX as f64 {
+        return Err(wrong());
+    }
+    Ok(bytes as u64)
 }
 
 #[cfg(test)]
@@ -229,6 +265,25 @@ mod tests {
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
         assert!(parse_duration("-1").is_err() && parse_duration("soon").is_err());
         assert!(parse_duration("1e19").is_err() && parse_duration("25h").is_err());
+    }
+
+    #[test]
+    fn sizes_with_and_without_a_unit() {
+        for same in ["10MiB", "10M", "10mb", "10 MiB", "10485760", "10240k", "10485760B"] {
+            assert_eq!(parse_size(same), Ok(10 << 20), "{same}");
+        }
+        assert_eq!(parse_size("1.5G"), Ok(3 << 29));
+        for none in ["", "0", "-1", "MiB", "10 apples", "1e3", "99999999T", "0.1"] {
+            assert!(parse_size(none).is_err(), "{none}");
+        }
+    }
+
+    #[test]
+    fn a_long_look_lasts_until_it_is_ended() {
+        let parse = |words: &[&str]| CommandLine::try_parse_from(words).map(|it| it.arguments.duration());
+        assert_eq!(parse(&["leakprobe", "12"]).unwrap(), USUAL_DURATION);
+        assert_eq!(parse(&["leakprobe", "12", "--watch"]).unwrap(), MAX_DURATION);
+        assert_eq!(parse(&["leakprobe", "12", "--watch", "-d", "5m"]).unwrap(), Duration::from_secs(300));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::account::{Account, held, rfc3339, stacks};
 use crate::address::PAGE_BYTES;
 use crate::look::Look;
 use crate::report::{
-    HeapProfile, Host, OutsideRss, Report, RuntimeInfo, SCHEMA, TargetInfo, Tool, Tracing, Window,
+    HeapProfile, Host, OutsideRss, Report, RuntimeInfo, SCHEMA, TargetInfo, Tool, Tracing, Trend, Window,
 };
 use crate::runtimes::Runtimes;
 use crate::snapshot::RegionUsage;
@@ -51,6 +51,8 @@ pub fn report(
         target: target_info(target, runtimes, end, allocator),
         window: Window { started_at: String::new(), seconds: 0.0 },
         rss: account.rss(&end.snapshot),
+        growth: Trend::default(),
+        timeline: Vec::new(),
         residual: account.end.residual_bytes(),
         heap_profile: HeapProfile::none(),
         heap_classes: held::heap_classes(end),

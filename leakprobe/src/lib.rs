@@ -32,6 +32,7 @@ use anyhow::Result;
 use self::address::AddrRange;
 use self::attribute::last_known;
 use self::claim::Gap;
+use self::diagnose::trend::{Moment, trend};
 use self::look::{Look, look};
 use self::report::{GoroutinesStarted, Report};
 use self::runtimes::Runtimes;
@@ -42,7 +43,7 @@ use self::trace::backend::Backend;
 use self::trace::recording::Recording;
 use self::trace::{Tracer, Tracing, Watched};
 use self::unwind::Unwinder;
-use self::watch::{End, Progress};
+use self::watch::{End, Progress, Watch};
 
 /// Go's arenas follow each other; no window is long enough for the heap to grow by more.
 const HEAP_ROOM_BYTES: u64 = 1 << 40;
@@ -112,6 +113,8 @@ pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Ou
     }
     report.window = report::Window { started_at: account::rfc3339(started_at), seconds: window.seconds };
     report.host.backend = window.probes.as_ref().map_or("none", |probes| probes.backend().word()).into();
+    report.growth = trend(&window.timeline);
+    report.timeline = window.timeline;
     report.target.ended = window.end_word.map(Into::into);
     report.target.runtime.goroutines_started = goroutines_started(start, end);
     report.tracing = window.tracing;
@@ -132,6 +135,7 @@ struct Window {
     ended_early: bool,
     end_word: Option<&'static str>,
     seconds: f64,
+    timeline: Vec<Moment>,
     recording: Recording,
     tracing: Tracing,
     probes: Option<Tracer>,
@@ -146,6 +150,7 @@ impl Window {
             ended_early: false,
             end_word: None,
             seconds: 0.0,
+            timeline: Vec::new(),
             recording: Recording::default(),
             tracing: Tracing::default(),
             probes: None,
@@ -167,7 +172,7 @@ async fn watch_window(
     let mut recording = Recording::new(host::monotonic_ns(), host::brk_addr(&target.regions()));
     let mut tracer = Tracer::attach(watched, request.backend, request.verbose)?;
     let start = see(target, modules, runtimes)?;
-    let (ended, lasted) =
+    let Watch { end: ended, lasted, timeline } =
         watch::watch(target, &mut tracer, &mut recording, unwinder, request.duration, tell).await?;
     let end = if ended == End::Exec { None } else { look(target, modules, runtimes)? };
     tracer.drain(&mut recording, |stack| unwinder.unwind(stack));
@@ -191,6 +196,7 @@ async fn watch_window(
         ended_early,
         end_word,
         seconds: lasted.as_secs_f64(),
+        timeline,
         recording,
     })
 }

@@ -22,6 +22,9 @@ mod output;
 mod progress;
 mod saved;
 
+/// With --fail-on-growth.
+const HAS_GROWN: u8 = 1;
+
 /// What an error means to a script.
 const USAGE: u8 = 2;
 const NO_SUCH_PROCESS: u8 = 3;
@@ -32,7 +35,7 @@ const INTERNAL: u8 = 6;
 fn main() -> ExitCode {
     let line = CommandLine::parse();
     match dispatch(&line) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody may be listening on stderr either.
@@ -53,14 +56,15 @@ fn a_second_interrupt_exits() -> io::Result<()> {
     Ok(())
 }
 
-fn dispatch(line: &CommandLine) -> Result<()> {
+fn dispatch(line: &CommandLine) -> Result<ExitCode> {
     match &line.command {
-        None => look_and_report(&line.arguments),
-        Some(Command::Render(arguments)) => saved::render(arguments),
+        None => return look_and_report(&line.arguments),
+        Some(Command::Render(arguments)) => saved::render(arguments)?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
-fn look_and_report(arguments: &Arguments) -> Result<()> {
+fn look_and_report(arguments: &Arguments) -> Result<ExitCode> {
     if let Err(error) = a_second_interrupt_exits() {
         let _ = writeln!(io::stderr(), "leakprobe: ^C will only end the window: {error}");
     }
@@ -72,16 +76,19 @@ fn look_and_report(arguments: &Arguments) -> Result<()> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
     let request = Request {
         pid: arguments.pid(),
-        duration: arguments.duration,
         backend: arguments.backend.map(Into::into),
+        duration: arguments.duration(),
         verbose: arguments.verbose,
         arguments: std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect(),
     };
-    let mut shown = progress::Line::new(arguments.quiet);
+    let mut shown = progress::Line::new(arguments.quiet, arguments.watch);
     let outcome = runtime.block_on(run(&request, &mut |progress: Progress| shown.show(progress)));
     shown.clear();
     let outcome = outcome.inspect_err(|_| output.remove_if_empty())?;
-    output.write(&outcome.report, &arguments.written)
+    let report = &outcome.report;
+    output.write(report, &arguments.written)?;
+    let has_grown = arguments.fail_on_growth.is_some_and(|least_bytes| report.has_grown_by(least_bytes));
+    Ok(if has_grown { ExitCode::from(HAS_GROWN) } else { ExitCode::SUCCESS })
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -2,19 +2,22 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use leakprobe::report::{Trend, Verdict};
 use leakprobe::watch::Progress;
 
 /// The progress line. Not a terminal: only the first line, for whoever waits for it.
 pub struct Line {
     quiet: bool,
+    /// A line a minute.
+    minutes: bool,
     rewrites: bool,
     shown: bool,
 }
 
 impl Line {
     /// `quiet` shows nothing at all.
-    pub fn new(quiet: bool) -> Self {
-        Self { quiet, rewrites: io::stderr().is_terminal(), shown: false }
+    pub fn new(quiet: bool, minutes: bool) -> Self {
+        Self { quiet, minutes, rewrites: io::stderr().is_terminal(), shown: false }
     }
 
     /// Shows how far it is. A closed stderr is no reason to stop.
@@ -32,12 +35,23 @@ impl Line {
                     io::stderr(),
                     "\r\x1b[K{:3.0} s  RSS {:.1} MiB, {:+.1} MiB so far",
                     elapsed.as_secs_f64(),
-                    rss_bytes as f64 / f64::from(1 << 20),
-                    growth_bytes as f64 / f64::from(1 << 20),
+                    mib(rss_bytes as f64),
+                    mib(growth_bytes as f64),
                 );
                 self.shown = true;
             }
-            Progress::Tick { .. } => {}
+            Progress::Minute { elapsed, rss_bytes, growth_bytes, trend } if self.minutes => {
+                self.clear();
+                let _ = writeln!(
+                    io::stderr(),
+                    "{:4} min  RSS {:.1} MiB  {:+.1} MiB  {}",
+                    elapsed.as_secs() / 60,
+                    mib(rss_bytes as f64),
+                    mib(growth_bytes as f64),
+                    words(&trend),
+                );
+            }
+            Progress::Tick { .. } | Progress::Minute { .. } => {}
         }
     }
 
@@ -46,6 +60,27 @@ impl Line {
         if std::mem::take(&mut self.shown) {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
+    }
+}
+
+fn mib(bytes: f64) -> f64 {
+    bytes / f64::from(1 << 20)
+}
+
+/// How it grew since the window began.
+fn words(trend: &Trend) -> String {
+    match (trend.verdict, trend.per_second.zip(trend.uncertainty)) {
+        (Verdict::Grows, Some((per_second, off))) => {
+            format!("grows by {:.2} ± {:.2} MiB/min", mib(per_second * 60.0), mib(off * 60.0))
+        }
+        (Verdict::Unknown, _) => "too early to say".to_owned(),
+        (Verdict::Steady, _) => "steady".to_owned(),
+        (Verdict::RisesAndFalls, _) => "rises and falls, no trend".to_owned(),
+        (Verdict::LevelsOff, _) => "levelling off".to_owned(),
+        (Verdict::GrewOnce, _) => "grew in one step".to_owned(),
+        (Verdict::GrewUnevenly, _) => "grows unevenly".to_owned(),
+        (Verdict::Shrinks, _) => "shrinks".to_owned(),
+        (Verdict::Grows, None) => "grows".to_owned(),
     }
 }
 

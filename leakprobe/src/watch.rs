@@ -1,5 +1,7 @@
 //! The window: one loop that waits for events, the clock, the target's end and the user's ^C.
 
+mod timeline;
+
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -10,6 +12,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
+use self::timeline::Timeline;
+use crate::diagnose::trend::{Moment, Trend, trend};
 use crate::target::Target;
 use crate::trace::Tracer;
 use crate::trace::recording::Recording;
@@ -19,6 +23,8 @@ use crate::unwind::Unwinder;
 const DRAIN_EVERY: Duration = Duration::from_millis(40);
 /// How often the user hears of progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// How often the user hears of the trend.
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// What ended the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,16 +70,37 @@ pub enum Progress {
         /// Since the window began, in bytes.
         growth_bytes: i64,
     },
+    /// A minute has passed.
+    Minute {
+        /// Since the window began.
+        elapsed: Duration,
+        /// VmRSS now, in bytes.
+        rss_bytes: u64,
+        /// In this minute, in bytes.
+        growth_bytes: i64,
+        /// Since the window began.
+        trend: Trend,
+    },
+}
+
+/// How the window went.
+pub struct Watch {
+    /// What ended it.
+    pub end: End,
+    /// How long it lasted.
+    pub lasted: Duration,
+    /// The looks within it.
+    pub timeline: Vec<Moment>,
 }
 
 enum Wake {
     Events,
     Drain,
-    Tell,
+    Look,
     Ended(End),
 }
 
-/// Watches until the window ends, whatever ends it; returns what did, and how long it lasted.
+/// Watches until the window ends, whatever ends it.
 ///
 /// # Errors
 /// Where the event loop cannot be set up or the probes' counters cannot be read.
@@ -84,7 +111,7 @@ pub async fn watch(
     unwinder: &mut Unwinder<'_>,
     duration: Duration,
     tell: &mut dyn FnMut(Progress),
-) -> Result<(End, Duration)> {
+) -> Result<Watch> {
     let set_up = "set up the event loop";
     let events = readable(tracer.as_fd()).context(set_up)?;
     let pidfd = readable(target.pidfd()).context(set_up)?;
@@ -92,12 +119,13 @@ pub async fn watch(
     let mut terminate = signal(SignalKind::terminate()).context(set_up)?;
     let mut drains = interval(DRAIN_EVERY);
     drains.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut tells = interval(PROGRESS_EVERY);
+    let mut looks = interval(Timeline::pace(duration));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     drains.reset();
-    tells.reset();
+    looks.reset();
 
     let started = Instant::now();
-    let rss_at_start_bytes = target.status().rss_bytes;
+    let mut looked = Looked::at_first(target);
     tracer.begin()?;
     tell(Progress::Watching { pid: target.pid(), duration });
     loop {
@@ -108,25 +136,73 @@ pub async fn watch(
             _ = terminate.recv() => Wake::Ended(End::Interrupted),
             () = sleep_until((started + duration).into()) => Wake::Ended(End::TimeOver),
             ready = events.readable() => { ready?.clear_ready(); Wake::Events }
-            _ = tells.tick() => Wake::Tell,
+            _ = looks.tick() => Wake::Look,
             _ = drains.tick() => Wake::Drain,
         };
         match wake {
             Wake::Events => {}
             Wake::Drain => tracer.adapt()?,
-            Wake::Tell => {
-                // Unknown once it has exited, which the next turn of the loop finds out.
-                if let (Some(rss_bytes), Some(before)) = (target.status().rss_bytes, rss_at_start_bytes) {
-                    let growth_bytes = rss_bytes.wrapping_sub(before).cast_signed();
-                    tell(Progress::Tick { elapsed: started.elapsed(), rss_bytes, growth_bytes });
-                }
-            }
-            Wake::Ended(end) => return Ok((end, started.elapsed())),
+            Wake::Look => looked.look(target, started.elapsed(), tell),
+            Wake::Ended(end) => return Ok(looked.finish(target, end, started.elapsed())),
         }
         tracer.drain(recording, |stack| unwinder.unwind(stack));
         if recording.exec_seen() {
-            return Ok((End::Exec, started.elapsed()));
+            // What the counters say now is another program's.
+            let timeline = looked.timeline.into_moments();
+            return Ok(Watch { end: End::Exec, lasted: started.elapsed(), timeline });
         }
+    }
+}
+
+/// What the user is told follows from the looks.
+struct Looked {
+    timeline: Timeline,
+    first_rss_bytes: Option<u64>,
+    next_tick: Duration,
+    next_minute: Duration,
+    /// At the last minute's end.
+    minute_rss_bytes: Option<u64>,
+}
+
+impl Looked {
+    fn at_first(target: &Target) -> Self {
+        let status = target.status();
+        let mut timeline = Timeline::new();
+        timeline.add(Duration::ZERO, &status);
+        Self {
+            timeline,
+            first_rss_bytes: status.rss_bytes,
+            next_tick: PROGRESS_EVERY,
+            next_minute: MINUTE,
+            minute_rss_bytes: status.rss_bytes,
+        }
+    }
+
+    fn look(&mut self, target: &Target, elapsed: Duration, tell: &mut dyn FnMut(Progress)) {
+        let status = target.status();
+        self.timeline.add(elapsed, &status);
+        // Unknown once it has exited, which the next turn of the loop finds out.
+        let Some(rss_bytes) = status.rss_bytes else { return };
+        let since = |before: u64| rss_bytes.wrapping_sub(before).cast_signed();
+        if let Some(growth_bytes) = self.first_rss_bytes.map(since).filter(|_| elapsed >= self.next_tick) {
+            self.next_tick = elapsed + PROGRESS_EVERY;
+            tell(Progress::Tick { elapsed, rss_bytes, growth_bytes });
+        }
+        if let Some(growth_bytes) = self.minute_rss_bytes.map(since).filter(|_| elapsed >= self.next_minute) {
+            self.next_minute += MINUTE;
+            self.minute_rss_bytes = Some(rss_bytes);
+            tell(Progress::Minute {
+                elapsed,
+                rss_bytes,
+                growth_bytes,
+                trend: trend(self.timeline.moments()),
+            });
+        }
+    }
+
+    fn finish(mut self, target: &Target, end: End, lasted: Duration) -> Watch {
+        self.timeline.close(lasted, &target.status());
+        Watch { end, lasted, timeline: self.timeline.into_moments() }
     }
 }
 

@@ -94,6 +94,7 @@ fn an_owner_other_than_the_largest_grows() {
 #[test]
 fn little_growth_and_shrinking() {
     check_text(&reports::hardly_grows(), 80, expect_file!["expect/hardly_grows_80.txt"]);
+    check_text(&reports::saw_tooth(), 80, expect_file!["expect/saw_tooth_80.txt"]);
     check_text(&reports::shrinks(), 80, expect_file!["expect/shrinks_80.txt"]);
 }
 

@@ -2,10 +2,11 @@
 
 use leakprobe::claim::{Component, Evidence, Gap};
 use leakprobe::diagnose::diagnose;
+use leakprobe::diagnose::trend::trend;
 use leakprobe::report::{
-    CallSite, CgroupMemory, ComponentRow, Events, FAULTS, Frame, HeapProfile, Host, LostRow, Member, Others,
-    OutsideRss, Probe, Report, Rss, RssCounters, RuntimeInfo, SCHEMA, TargetInfo, ThreadRow, Tool, Tracing,
-    Unaccounted, Window,
+    CallSite, CgroupMemory, ComponentRow, Events, FAULTS, Frame, HeapProfile, Host, LostRow, Member, Moment,
+    Others, OutsideRss, Probe, Report, Rss, RssCounters, RuntimeInfo, SCHEMA, TargetInfo, ThreadRow, Tool,
+    Tracing, Trend, Unaccounted, Window,
 };
 
 pub const KIB: u64 = 1 << 10;
@@ -35,6 +36,8 @@ pub fn base(comm: &str, exe: &str, runtime: RuntimeInfo) -> Report {
         },
         window: Window { started_at: "2026-08-21T12:00:00Z".to_owned(), seconds: 10.004 },
         rss: Rss::default(),
+        growth: Trend::default(),
+        timeline: Vec::new(),
         components: Vec::new(),
         residual: 0,
         heap_profile: HeapProfile::none(),
@@ -93,6 +96,21 @@ pub fn settle(report: &mut Report) {
         let owner = report.components.iter().map(|row| row.id).find(|id| *id != Component::GoHeapInUse);
         report.unaccounted = Unaccounted { bytes: Some(end - heap.rss), growth, owner };
     }
+    report.findings = diagnose(&report.facts());
+}
+
+/// Looks within the window, one after the other, and what they say; the last is the RSS of the end.
+pub fn look_at(report: &mut Report, below_the_end: &[u64]) {
+    let pace = report.window.seconds / (below_the_end.len() - 1) as f64;
+    let moment = |(index, below): (usize, &u64)| Moment {
+        seconds: (index as f64 * pace * 1000.0).round() / 1000.0,
+        rss: report.rss.end - below,
+        anon: Some(report.rss.end - below - 9 * MIB),
+        file: Some(9 * MIB),
+        shmem: Some(0),
+    };
+    report.timeline = below_the_end.iter().enumerate().map(moment).collect();
+    report.growth = trend(&report.timeline);
     report.findings = diagnose(&report.facts());
 }
 

@@ -3,12 +3,15 @@
 use crate::{files, heap, malloc};
 use leakprobe::claim::{Component, Evidence};
 use leakprobe::diagnose::diagnose;
+use leakprobe::diagnose::trend::trend;
 use leakprobe::report::{
     CallSite, Events, Frame, GoroutineGroup, GoroutineTotals, GoroutinesStarted, HeapProfile, OutsideRss,
-    Probe, Report, RuntimeInfo, Tracing, Unaccounted,
+    Probe, Report, RuntimeInfo, Tracing, Trend, Unaccounted,
 };
 
-use crate::parts::{KIB, MIB, base, gap, go, lost, native, outside, row, settle, site, thread, with_company};
+use crate::parts::{
+    KIB, MIB, base, gap, go, look_at, lost, native, outside, row, settle, site, thread, with_company,
+};
 
 /// Every report below.
 pub fn all() -> [Report; 17] {
@@ -18,6 +21,7 @@ pub fn all() -> [Report; 17] {
         native_leak(),
         cgo_leak(),
         hardly_grows(),
+        saw_tooth(),
         shrinks(),
         snapshot(),
         exited(),
@@ -56,6 +60,8 @@ pub fn race_leak() -> Report {
     report.call_sites = race_call_sites();
     report.outside_rss = outside(341 * MIB, Some(512 * MIB));
     settle(&mut report);
+    let slower_and_faster = |index: u64| (10 - index) * 10_500 * KIB + index % 3 * 700 * KIB;
+    look_at(&mut report, &(0..=10).map(slower_and_faster).collect::<Vec<_>>());
     report
 }
 
@@ -264,6 +270,15 @@ pub fn hardly_grows() -> Report {
     report
 }
 
+/// A Go service between two collections, whose heap happens to be larger at the window's end.
+pub fn saw_tooth() -> Report {
+    let mut report = hardly_grows();
+    report.components[0].growth = Some(12 * MIB as i64);
+    settle(&mut report);
+    look_at(&mut report, &[12, 8, 4, 0, 16, 12, 8, 4, 0, 16, 12, 8, 4, 0].map(|mib| mib * MIB));
+    report
+}
+
 /// A native program that gives back more than it takes.
 pub fn shrinks() -> Report {
     let mut report = native_leak();
@@ -285,6 +300,8 @@ pub fn snapshot() -> Report {
     for row in &mut report.components {
         row.growth = None;
     }
+    report.timeline = Vec::new();
+    report.growth = Trend::default();
     report.findings = diagnose(&report.facts());
     report
 }
@@ -308,6 +325,8 @@ pub fn exited() -> Report {
         gap("stacks of threads", "the process was gone", None),
     ];
     report.rss.swap = 3 * MIB;
+    report.timeline.truncate(4);
+    report.growth = trend(&report.timeline);
     report.findings = diagnose(&report.facts());
     report
 }

@@ -14,6 +14,7 @@ mod garbage;
 mod go_heap;
 mod go_libraries;
 mod goroutines;
+mod growth;
 mod harness;
 mod heap_profile;
 mod heap_slack;

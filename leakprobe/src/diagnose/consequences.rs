@@ -17,7 +17,7 @@ const LIMIT_NEAR_PERCENT: u64 = 90;
 fn cgroup_limit(facts: &Facts<'_>) -> Option<Finding> {
     let limit = facts.cgroup?;
     let growth_bytes = facts.rss_growth_bytes.unwrap_or(0);
-    let seconds = seconds_until_full(limit, growth_bytes, facts.window_seconds)
+    let seconds = seconds_until_full(limit, growth_bytes, facts.window_seconds, &facts.trend)
         .filter(|seconds| *seconds <= LIMIT_HORIZON_SECONDS);
     if seconds.is_none() && !is_percent_of(limit.current_bytes, limit.limit_bytes, LIMIT_NEAR_PERCENT) {
         return None;

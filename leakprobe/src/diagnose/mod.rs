@@ -6,9 +6,11 @@
 
 mod causes;
 mod consequences;
+pub mod trend;
 
 use serde::{Deserialize, Serialize};
 
+use self::trend::{Trend, Verdict};
 use crate::claim::{Component, Word};
 
 /// Less growth than this in the window is noise: thread caches, buffers, a few more pages of code touched.
@@ -57,6 +59,8 @@ pub struct Facts<'a> {
     pub rss_bytes: u64,
     /// Their growth in the window.
     pub rss_growth_bytes: Option<i64>,
+    /// How the RSS changed in the window.
+    pub trend: Trend,
     /// Length of the window; 0 for a snapshot.
     pub window_seconds: f64,
     /// Threads of the process.
@@ -160,7 +164,15 @@ pub fn names_cause(id: &str) -> bool {
 }
 
 /// Seconds until a cgroup is full if it goes on as in the window; none where it does not really grow.
-pub fn seconds_until_full(limit: Limit, growth_bytes: i64, window_seconds: f64) -> Option<f64> {
+pub fn seconds_until_full(
+    limit: Limit,
+    growth_bytes: i64,
+    window_seconds: f64,
+    trend: &Trend,
+) -> Option<f64> {
+    if !trend.goes_on() {
+        return None;
+    }
     let growth_bytes = u64::try_from(growth_bytes).ok().filter(|bytes| *bytes >= GROWTH_MIN_BYTES)?;
     let free_bytes = limit.limit_bytes.saturating_sub(limit.current_bytes);
     (window_seconds > 0.0).then(|| free_bytes as f64 * window_seconds / growth_bytes as f64)
@@ -192,12 +204,19 @@ impl Facts<'_> {
         self.holdings.iter().filter_map(grown).sum()
     }
 
-    /// Whether so much growth says something about the process.
+    /// Whether so much growth says something about the process. Where the RSS rises and falls, less than two
+    /// falls are a matter of the moment at which the window ends.
     fn is_notable_growth(&self, growth_bytes: Option<i64>) -> bool {
         let Some(grown) = growth_bytes.and_then(|bytes| u64::try_from(bytes).ok()) else {
             return false;
         };
-        grown >= GROWTH_MIN_BYTES && is_percent_of(grown, self.grown_bytes(), GROWTH_MIN_PERCENT)
+        let swing_bytes = if self.trend.verdict == Verdict::RisesAndFalls {
+            self.trend.largest_fall.saturating_mul(2)
+        } else {
+            0
+        };
+        grown >= GROWTH_MIN_BYTES.max(swing_bytes)
+            && is_percent_of(grown, self.grown_bytes(), GROWTH_MIN_PERCENT)
     }
 
     /// "96 % of the growth in 60 s", where it grew.

@@ -183,16 +183,32 @@ fn causes_come_by_growth_and_the_limit_after_them() {
     assert!(diagnose(&both)[2].summary.contains("full in 91 seconds"));
 }
 
+fn until_full(limit: Limit, growth_bytes: i64, window_seconds: f64) -> Option<f64> {
+    seconds_until_full(limit, growth_bytes, window_seconds, &Trend::default())
+}
+
+#[test]
+fn what_rises_and_falls_is_no_growth_unless_it_exceeds_the_fall() {
+    let mut heap = facts(vec![holding(Component::CMmap, 40, Some(12 << 10))]);
+    heap.cgroup = Some(Limit { current_bytes: 150 * MIB, limit_bytes: 512 * MIB });
+    heap.trend = Trend { verdict: Verdict::RisesAndFalls, largest_fall: 16 * MIB, ..Trend::default() };
+    assert_eq!(ids(&heap), [""; 0]);
+    heap.trend.largest_fall = 2 * MIB;
+    assert_eq!(ids(&heap), ["c-mmap-growth"]);
+    heap.trend.verdict = Verdict::Grows;
+    assert_eq!(ids(&heap), ["c-mmap-growth", "cgroup-limit"]);
+}
+
 #[test]
 fn the_limit_is_a_matter_of_time_only_where_something_grows() {
     let limit = Limit { current_bytes: 341 * MIB, limit_bytes: 512 * MIB };
-    let seconds = seconds_until_full(limit, 107_584_717, 10.0).map(|seconds| seconds.round());
+    let seconds = until_full(limit, 107_584_717, 10.0).map(|seconds| seconds.round());
     assert_eq!(seconds, Some(17.0));
-    assert_eq!(seconds_until_full(limit, 4096, 10.0), None);
-    assert_eq!(seconds_until_full(limit, -107_584_717, 10.0), None);
-    assert_eq!(seconds_until_full(limit, 107_584_717, 0.0), None);
+    assert_eq!(until_full(limit, 4096, 10.0), None);
+    assert_eq!(until_full(limit, -107_584_717, 10.0), None);
+    assert_eq!(until_full(limit, 107_584_717, 0.0), None);
     let full = Limit { current_bytes: 513 * MIB, limit_bytes: 512 * MIB };
-    assert_eq!(seconds_until_full(full, 107_584_717, 10.0), Some(0.0));
+    assert_eq!(until_full(full, 107_584_717, 10.0), Some(0.0));
 }
 
 #[test]

@@ -14,6 +14,7 @@ impl Report {
             goroutines: self.target.runtime.goroutines_started,
             rss_bytes: self.rss.end,
             rss_growth_bytes: self.rss.growth,
+            trend: self.growth,
             window_seconds: self.window.seconds,
             threads: self.target.threads,
             live_growth_bytes: live_growth_bytes(&self.call_sites),

@@ -26,6 +26,7 @@ pub use self::memory::{FileRow, OutsideRss, PartRow, ThreadRow, VariableRow};
 pub use self::rss::{Rss, RssCounters};
 pub use self::stacks::Measure;
 use crate::claim::{Component, Evidence, Gap, Word};
+pub use crate::diagnose::trend::{Moment, Trend, Verdict};
 pub use crate::diagnose::{Finding, GoroutinesStarted};
 pub use crate::symbolize::Frame;
 pub use crate::target::cgroup::{CgroupMemory, Member, Others};
@@ -99,6 +100,10 @@ pub struct Report {
     pub window: Window,
     /// The process's resident memory as a whole.
     pub rss: Rss,
+    /// Whether that grows, and how surely.
+    pub growth: Trend,
+    /// Looks at the kernel's counters within the window; empty for a snapshot.
+    pub timeline: Vec<Moment>,
     /// The ledger's rows, largest first.
     pub components: Vec<ComponentRow>,
     /// What the rows do not add up to: Σ `components.rss` + `residual` = `rss.end`.
@@ -127,6 +132,15 @@ pub struct Report {
     pub tracing: Tracing,
     /// What could not be read.
     pub gaps: Vec<Gap>,
+}
+
+impl Report {
+    /// Whether it grew by so much in the window, and not only as what rises and falls.
+    pub fn has_grown_by(&self, least_bytes: u64) -> bool {
+        let grown_bytes = self.rss.growth.and_then(|bytes| u64::try_from(bytes).ok());
+        grown_bytes.is_some_and(|bytes| bytes >= least_bytes.max(1))
+            && self.growth.verdict != Verdict::RisesAndFalls
+    }
 }
 
 /// Which leakprobe, called how.

@@ -26,7 +26,7 @@ fn total(report: &Report, cgroup: &CgroupMemory) -> Option<String> {
     };
     let limit = Limit { current_bytes, limit_bytes };
     let growth_bytes = report.rss.growth.unwrap_or(0);
-    let until = match seconds_until_full(limit, growth_bytes, report.window.seconds) {
+    let until = match seconds_until_full(limit, growth_bytes, report.window.seconds, &report.growth) {
         _ if report.target.is_gone() => String::new(),
         Some(seconds) if seconds < 1.0 => ", full".to_owned(),
         Some(seconds) if seconds < LIMIT_HORIZON_SECONDS => {

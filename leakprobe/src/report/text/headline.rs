@@ -9,10 +9,10 @@ use super::held::Held;
 use super::layout::{Page, Paint};
 use super::owners::{Account, Owner, top_grower};
 use super::sites::Sites;
-use super::units::{change, rate, share, size, time};
+use super::units::{change, rate, rate_within, share, size, time};
 use crate::claim::Component;
 use crate::diagnose::{GROWTH_MIN_BYTES, names_cause};
-use crate::report::{Finding, Report};
+use crate::report::{Finding, Report, Verdict};
 
 /// Growth below this in the whole window is told as it is: a rate would make a trend of a few pages.
 pub const RATE_MIN_BYTES: u64 = 64 << 10;
@@ -73,28 +73,51 @@ fn who(report: &Report) -> Vec<String> {
         _ => ("", "holds"),
     };
     let name = if target.comm.is_empty() { "a process" } else { &target.comm };
-    let held =
-        format!("{name} (pid {}{ended}) {holds} {}{}", target.pid, size(report.rss.end), trend(report));
+    let held = format!("{name} (pid {}{ended}) {holds} {}", target.pid, size(report.rss.end));
+    let [fullest, short, shortest] = trend(report);
     match heap(report) {
-        None => vec![format!("{held}.")],
+        None => [fullest, short, shortest].map(|trend| format!("{held}{trend}.")).to_vec(),
         Some((size, of_that)) => vec![
-            format!("{held}. Go's heap profile can see {size}{of_that}."),
-            format!("{held}; pprof sees {size}."),
-            format!("{held}; pprof: {size}."),
+            format!("{held}{fullest}. Go's heap profile can see {size}{of_that}."),
+            format!("{held}{short}. Go's heap profile can see {size}{of_that}."),
+            format!("{held}{short}; pprof sees {size}."),
+            format!("{held}{short}; pprof: {size}."),
+            format!("{held}{shortest}; pprof: {size}."),
+            format!("{held}{shortest}."),
         ],
     }
 }
 
-fn trend(report: &Report) -> String {
+/// What follows the size, from the fullest wording to the shortest.
+fn trend(report: &Report) -> [String; 3] {
     let window = time(report.window.seconds);
-    match report.rss.growth {
+    let growth = report.growth;
+    let plain = match report.rss.growth {
         None if is_snapshot(report) => String::new(),
         None => "; its growth is not known".to_owned(),
+        _ if growth.verdict == Verdict::RisesAndFalls => {
+            return [
+                format!("; it rises and falls, no trend in {window}"),
+                "; it rises and falls, no trend".to_owned(),
+                "; up and down, no trend".to_owned(),
+            ];
+        }
         Some(0) => format!(" and did not grow in {window}"),
         Some(bytes) if bytes.unsigned_abs() < RATE_MIN_BYTES => format!(", {} in {window}", change(bytes)),
         Some(bytes) if bytes < 0 => format!(" and shrank by {} in {window}", size(bytes.unsigned_abs())),
-        Some(bytes) => format!(", {}", rate(bytes, report.window.seconds)),
-    }
+        Some(bytes) => match (growth.verdict, growth.per_second.zip(growth.uncertainty)) {
+            (Verdict::Grows, Some((per_second, off))) => {
+                let rated = rate_within(per_second, off);
+                let shortest = format!(", {}", rate(bytes, report.window.seconds));
+                return [format!(" and grows by {rated}"), format!(", +{rated}"), shortest];
+            }
+            (Verdict::LevelsOff, _) => format!(", {} and levelling off", change(bytes)),
+            (Verdict::GrewOnce, _) => format!(", {} in one step", change(bytes)),
+            (Verdict::GrewUnevenly, _) => format!(", {} in {window}, unevenly", change(bytes)),
+            _ => format!(", {}", rate(bytes, report.window.seconds)),
+        },
+    };
+    [plain.clone(), plain.clone(), plain]
 }
 
 /// What Go's own tools can see of it, and whether that is resident bytes: the profile has its own estimate.
@@ -172,6 +195,12 @@ fn undiagnosed(report: &Report) -> String {
         _ if is_snapshot(report) => String::new(),
         None if report.gaps.is_empty() => String::new(),
         None => "What could not be read is listed at the end.".to_owned(),
+        Some(_) if report.growth.verdict == Verdict::RisesAndFalls => {
+            format!("What it takes it gives back. To see further: leakprobe {pid} --watch")
+        }
+        Some(_) if report.growth.verdict == Verdict::LevelsOff => {
+            format!("It rose and stopped. To see whether that lasts: leakprobe {pid} --watch")
+        }
         Some(bytes) if bytes >= GROWTH_MIN_BYTES as i64 => {
             "No known cause fits; the call sites below are the lead.".to_owned()
         }

@@ -83,6 +83,15 @@ pub fn rate(bytes: i64, seconds: f64) -> String {
     format!("{}/s", change((bytes as f64 / seconds.max(f64::MIN_POSITIVE)).round() as i64))
 }
 
+/// A slope and what it may be off by, in one unit: "10.3 ± 0.3 MiB/s".
+pub fn rate_within(per_second: f64, uncertainty: f64) -> String {
+    let (value, unit) = scaled(per_second.abs().round() as u64, 1);
+    let one = if value > 0.0 { per_second.abs() / value } else { 1.0 };
+    let off = (uncertainty / one).max(0.1);
+    let sign = if per_second < 0.0 { "-" } else { "" };
+    format!("{sign}{value:.1}{GLUE}±{GLUE}{off:.1}{GLUE}{unit}/s")
+}
+
 /// A share: "84 %", "<1 %", ">99 %".
 pub fn share(part: u64, whole: u64) -> String {
     let percent = if whole == 0 { 0.0 } else { part as f64 / whole as f64 * 100.0 };
@@ -170,6 +179,16 @@ mod tests {
         assert_eq!(change_cell(None), "unknown");
         assert_eq!(plain(rate(107_584_000, 10.0)), "+10.3 MiB/s");
         assert_eq!(plain(rate(1, 0.0)), "+8.0 EiB/s");
+    }
+
+    #[test]
+    fn a_rate_and_its_uncertainty_have_one_unit() {
+        let mib = f64::from(1 << 20);
+        assert_eq!(plain(rate_within(10.3 * mib, 0.31 * mib)), "10.3 ± 0.3 MiB/s");
+        assert_eq!(plain(rate_within(2.0 * mib, 100.0)), "2.0 ± 0.1 MiB/s");
+        assert_eq!(plain(rate_within(300.0, 40.0)), "300.0 ± 40.0 B/s");
+        assert_eq!(plain(rate_within(-3.0 * mib, 5.0 * mib)), "-3.0 ± 5.0 MiB/s");
+        assert_eq!(plain(rate_within(0.0, 0.0)), "0.0 ± 0.1 B/s");
     }
 
     #[test]
