@@ -14,7 +14,7 @@ use crate::parts::{
 };
 
 /// Every report below.
-pub fn all() -> [Report; 17] {
+pub fn all() -> [Report; 18] {
     [
         race_leak(),
         quiet_native(),
