@@ -18,7 +18,7 @@ type item struct {
 
 func answer(response http.ResponseWriter, request *http.Request) {
 	items := make([]item, 0, 20)
-	for index := range cap(items) {
+	for index := 0; index < cap(items); index++ {
 		items = append(items, item{request.URL.Path, index, []string{"new", "shipped"}})
 	}
 	response.Header().Set("Content-Type", "application/json")
