@@ -15,7 +15,9 @@ use serde_json::Value;
 fn every_backend_that_works_here_sees_every_mapping() -> Result<()> {
     let mut worked = Vec::new();
     for backend in Backend::ALL {
-        match sees_every_mapping(backend).with_context(|| format!("with the backend {}", backend.word())) {
+        match sees_every_mapping(Some(backend))
+            .with_context(|| format!("with the backend {}", backend.word()))
+        {
             Ok(()) => worked.push(backend),
             // Which of them a kernel has is its affair, as long as leakprobe says so.
             Err(error) if is_refused(&error) && backend != Backend::Syscalls => {}
@@ -23,14 +25,14 @@ fn every_backend_that_works_here_sees_every_mapping() -> Result<()> {
         }
     }
     ensure!(worked.contains(&Backend::Syscalls), "only {worked:?} were tried");
-    Ok(())
+    sees_every_mapping(None).context("with the backend that leakprobe chooses")
 }
 
 fn is_refused(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<AttachError>(), Some(AttachError::Backend { .. }))
 }
 
-fn sees_every_mapping(backend: Backend) -> Result<()> {
+fn sees_every_mapping(wanted: Option<Backend>) -> Result<()> {
     let mut workload = Workload::start("c/mappings")?;
     let target = Target::open(i32::try_from(workload.pid())?)?;
     let heap = target.regions().into_iter().find(|region| region.name == "[heap]");
@@ -38,8 +40,9 @@ fn sees_every_mapping(backend: Backend) -> Result<()> {
     let now_ns = u64::try_from(now.tv_sec)? * 1_000_000_000 + u64::try_from(now.tv_nsec)?;
     let mut recording = Recording::new(now_ns, heap.map(|region| region.range.end_addr));
     let watched = Watched { pid: workload.pid(), ..Watched::default() };
-    let mut tracer = Tracer::attach(&watched, Some(backend), false)?;
-    ensure!(tracer.backend() == backend, "{:?} was attached", tracer.backend());
+    let mut tracer = Tracer::attach(&watched, wanted, false)?;
+    let backend = tracer.backend();
+    ensure!(wanted.is_none_or(|wanted| wanted == backend), "{backend:?} was attached");
 
     let truth = workload.ask("map")?;
     tracer.drain(&mut recording, |_| Unwound { addrs: vec![1], truncated: false });
@@ -48,6 +51,10 @@ fn sees_every_mapping(backend: Backend) -> Result<()> {
     // That a mapping was refused is not to be seen from the lock.
     let may_be_lost: &[&str] = if backend == Backend::Tracepoint { &["calls_unplaced"] } else { &[] };
     ensure!(lost == may_be_lost, "lost: {:?}", summary.lost);
+    // One that was asked for may be blind to a call, and then it says so: nothing else stands in for it.
+    if wanted.is_some() && summary.probes.iter().any(|probe| !probe.attached) {
+        return Ok(());
+    }
     let recorded = joined(recording.mappings().map(|(range, _)| range).collect());
     let told = joined(ranges(&truth)?);
     ensure!(recorded == told, "recorded {recorded:x?}\nthe program says {told:x?}");

@@ -58,6 +58,13 @@ static void refused(char *start, unsigned long bytes, int flags)
 
 static void map_in_every_way(char *room, int file)
 {
+    /* First: the kernel likes to fill room like this by itself. */
+    char *hinted = mapped(room, 2 * PAGE_BYTES, ANONYMOUS, -1, 0);
+    if (hinted != room)
+        fail("map where there is room, at %p", (void *)room);
+    keep(hinted, 2 * PAGE_BYTES);
+    keep(mapped(room, 7 * PAGE_BYTES, ANONYMOUS, -1, 0), 7 * PAGE_BYTES);
+
     keep(mapped(NULL, 5 * PAGE_BYTES - 100, ANONYMOUS, -1, 0), 5 * PAGE_BYTES);
     keep(mapped(NULL, 4 * MIB, ANONYMOUS, -1, 0), 4 * MIB);
     keep(mapped(NULL, 2 * MIB, ANONYMOUS, -1, 0), 2 * MIB);
@@ -70,12 +77,6 @@ static void map_in_every_way(char *room, int file)
     mapped(large + MIB, 2 * PAGE_BYTES, ANONYMOUS | MAP_FIXED, -1, 0);
     refused(large, PAGE_BYTES, ANONYMOUS | MAP_FIXED_NOREPLACE);
     refused(NULL, 0, ANONYMOUS);
-
-    char *hinted = mapped(room, 2 * PAGE_BYTES, ANONYMOUS, -1, 0);
-    if (hinted != room)
-        fail("map where there is room, at %p", (void *)room);
-    keep(hinted, 2 * PAGE_BYTES);
-    keep(mapped(room, 7 * PAGE_BYTES, ANONYMOUS, -1, 0), 7 * PAGE_BYTES);
 }
 
 static void move_and_unmap(void)
