@@ -20,7 +20,7 @@ use self::malloc::glibc;
 use self::malloc::musl::Musl;
 use self::malloc::replacement::Replacement;
 use self::sanitizer::RaceCounts;
-use self::sanitizer::native::NativeSanitizer;
+use self::sanitizer::native::{self, NativeSanitizer};
 use self::threads::ThreadStack;
 use crate::address::AddrRange;
 use crate::claim::{Evidence, Findings, Gap};
@@ -97,7 +97,15 @@ impl Runtimes {
             }
             builds.push((module.file_id, build));
         }
-        let race_file = builds.iter().find(|(_, build)| build.race()).map(|&(file_id, _)| file_id);
+        // Before Go 1.18 a file does not say how it was built.
+        let has_race_runtime = |file_id: FileId| {
+            modules.iter().any(|module| module.file_id == file_id && native::has_thread_sanitizer(module))
+        };
+        let is_old = |build: &GoBuildInfo| build.go_minor().is_some_and(|minor| minor < 18);
+        let race_file = builds
+            .iter()
+            .find(|(file_id, build)| build.race() || (is_old(build) && has_race_runtime(*file_id)));
+        let race_file = race_file.map(|&(file_id, _)| file_id);
         let build = builds.into_iter().next().map(|(_, build)| build);
         let libc = modules
             .iter()
@@ -171,7 +179,7 @@ impl Runtimes {
         taken.extend(modules.iter().flat_map(|module| module.elf.bss_ranges(module.load_bias)));
         let (found, malloc, allocator) = self.read_malloc(memory, modules, regions, &taken);
         add(&mut findings, found);
-        if race_module.is_some_and(|module| !is_externally_linked(&module.elf)) {
+        if !self.go.is_empty() && race_module.is_some_and(|module| !is_externally_linked(&module.elf)) {
             let remainder = sanitizer::remainder(regions, &findings.claims);
             findings.claims.extend(remainder);
         }

@@ -7,7 +7,7 @@
 //!
 //! Facts: LLVM `compiler-rt/lib/tsan` and `lib/sanitizer_common` as Go ships them, linux/amd64, tried on Go
 //! 1.19.8, 1.21.13, 1.23.9 and 1.27.3. Go 1.18 and before carry TSan v2: a shadow four times as long as the
-//! memory, and traces at 0x6000_0000_0000; of those only shadow and meta are claimed.
+//! memory, and traces at 0x6000_0000_0000; of those only what lies in fixed ranges is claimed (tried by hand on 1.15.15).
 
 mod allocator;
 mod context;
@@ -30,8 +30,11 @@ use crate::target::elf::ElfFile;
 use crate::target::maps::Region;
 use crate::target::memory::Memory;
 
-/// Go's shadow (tsan_platform.h, MappingGo48): 0x2000_0000_0000 + 2 * address; to 0x2380_0000_0000 with v2.
+/// Go's shadow (tsan_platform.h, MappingGo48): 0x2000_0000_0000 + 2 * address.
 const SHADOW: AddrRange = AddrRange { start_addr: 0x2000_0000_0000, end_addr: 0x21c0_0000_0000 };
+
+/// The same of TSan v2, up to Go 1.18: 0x2000_0000_0000 + 4 * address.
+const SHADOW_V2: AddrRange = AddrRange { start_addr: 0x21c0_0000_0000, end_addr: 0x2380_0000_0000 };
 
 /// Go's metadata: 0x3000_0000_0000 + address / 2, the same with v2.
 const META: AddrRange = AddrRange { start_addr: 0x3000_0000_0000, end_addr: 0x4000_0000_0000 };
@@ -108,12 +111,14 @@ fn race_runtime_with(
 /// What lies in the shadow's and the metadata's address ranges, which nothing else uses in a race build.
 fn shadow_and_meta(regions: &[Region]) -> Findings {
     let mut findings = Findings::default();
-    for (range, component) in [(SHADOW, Component::TsanShadow), (META, Component::TsanMeta)] {
+    for (range, component) in [
+        (SHADOW, Component::TsanShadow),
+        (SHADOW_V2, Component::TsanShadow),
+        (META, Component::TsanMeta),
+        (TRACES_V2, Component::TsanRuntime),
+    ] {
         let parts = regions.iter().filter_map(|region| region.range.intersection(&range));
         findings.claims.extend(parts.map(|range| Claim { range, component, evidence: Evidence::Layout }));
-    }
-    if regions.iter().any(|region| region.range.intersection(&TRACES_V2).is_some()) {
-        findings.gaps.push(gap("the race runtime's traces", "it is TSan v2, of Go 1.18 or before"));
     }
     findings
 }

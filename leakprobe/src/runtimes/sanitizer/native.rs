@@ -43,12 +43,14 @@ pub struct NativeSanitizer {
 }
 
 impl NativeSanitizer {
-    /// By the names in `modules`; `except` is the file with Go's race detector, which is another matter.
-    pub fn find(modules: &[Module], except: Option<FileId>) -> Option<Self> {
-        let others = || modules.iter().filter(|module| Some(module.file_id) != except);
+    /// By the names in `modules`; `race_file` is the file with Go's race detector, which is another matter.
+    pub fn find(modules: &[Module], race_file: Option<FileId>) -> Option<Self> {
+        let others = modules.iter().filter(|module| Some(module.file_id) != race_file);
+        let named: Vec<(&Module, Vec<&'static str>)> =
+            others.map(|module| (module, symbols_in(module))).collect();
         let carried = SANITIZERS.iter().find_map(|kind| {
-            let carrier = others().find(|module| defines(module, kind.symbol))?;
-            Some((kind, carrier))
+            let (carrier, _) = named.iter().find(|(_, symbols)| symbols.contains(&kind.symbol))?;
+            Some((kind, *carrier))
         });
         carried.map(|(kind, carrier)| Self {
             kind,
@@ -174,12 +176,20 @@ fn claim(findings: &mut Findings, range: AddrRange, component: Component) {
     findings.claims.push(Claim { range, component, evidence: Evidence::Structure });
 }
 
-/// Whether the module defines the symbol; a static runtime's are exported too, for plug-ins, unless the linker
-/// was told otherwise.
-fn defines(module: &Module, symbol: &str) -> bool {
-    let exported = module.elf.exported(|name| name == symbol).is_ok_and(|found| !found.is_empty());
-    exported
-        || (module.is_exe && module.elf.symbols(|name| name == symbol).is_ok_and(|found| !found.is_empty()))
+/// Whether ThreadSanitizer is in the file.
+pub fn has_thread_sanitizer(module: &Module) -> bool {
+    symbols_in(module).contains(&"__tsan_init")
+}
+
+/// The sanitizers' symbols that the module defines; a static runtime's are exported too, for plug-ins, unless the
+/// linker was told otherwise.
+fn symbols_in(module: &Module) -> Vec<&'static str> {
+    let known = |name: &str| SANITIZERS.iter().map(|kind| kind.symbol).find(|symbol| *symbol == name);
+    let mut found = module.elf.exported(|name| known(name).is_some()).unwrap_or_default();
+    if module.is_exe && found.is_empty() {
+        found = module.elf.symbols(|name| known(name).is_some()).unwrap_or_default();
+    }
+    found.iter().filter_map(|symbol| known(&symbol.name)).collect()
 }
 
 /// The descriptor at the top of a thread's stack, where `pthread_setspecific` puts its first values: it points
