@@ -8,7 +8,8 @@
 
 /// Kinds of [`Event`]. Zero is none of them.
 pub mod kind {
-    /// A page fault taken in user mode. `addr`: what was touched; `low_arg`: the hardware's error code.
+    /// A page fault taken in user mode. `addr`: what was touched; `low_arg`: the hardware's error code, of which
+    /// bit 0 says that the page was there and bit 1 that it was written to.
     pub const FAULT_USER: u32 = 1;
     /// A page fault the kernel took on the process's behalf, in read(2) for example. Fields as above.
     pub const FAULT_KERNEL: u32 = 2;
@@ -28,7 +29,15 @@ pub mod kind {
     pub const THREAD_EXIT: u32 = 9;
     /// The process replaced itself by execve(2): every address from before is void. No arguments.
     pub const EXEC: u32 = 10;
+    /// mlock(2) succeeded. `addr`; `args`: length.
+    pub const MLOCK: u32 = 11;
+    /// mlock2(2) succeeded. `addr`; `args`: length, flags.
+    pub const MLOCK2: u32 = 12;
 }
+
+/// Advice to madvise(2) that fills memory without a fault, and so has a stack of its own: `MADV_POPULATE_READ`,
+/// `MADV_POPULATE_WRITE` and `MADV_COLLAPSE` (include/uapi/asm-generic/mman-common.h).
+pub const FILLING_ADVICE: [u64; 3] = [22, 23, 25];
 
 /// Slots of the `COUNTERS` map: how often something was seen or lost, summed over processors.
 pub mod counter {
@@ -58,8 +67,10 @@ pub mod counter {
     pub const CALLS_UNRETURNED: u32 = 11;
     /// System calls whose arguments could not be read.
     pub const CALLS_UNREADABLE: u32 = 12;
+    /// System calls of the process that a stack is kept of, one in so many, recorded or not.
+    pub const CALLS_SEEN: u32 = 13;
     /// How many slots there are.
-    pub const SLOTS: u32 = 13;
+    pub const SLOTS: u32 = 14;
 }
 
 /// One thing that happened to the process's memory. 64 bytes; a fault without a stack is cut to the first
@@ -153,10 +164,14 @@ pub const STACK_WHOLE_BYTES: usize = EVENT_BYTES + size_of::<Stack>();
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Settings {
-    /// One event in so many gets a stack; 1 is all of them, 0 counts as 1.
-    pub stack_period: u32,
+    /// One fault in so many gets a stack; 1 is all of them, 0 counts as 1.
+    pub fault_stack_period: u32,
+    /// The same of system calls that map, move or fill memory.
+    pub call_stack_period: u32,
     /// Thread group id of the process that is watched: ourselves while the probes are on trial.
     pub watched_tgid: u32,
+    /// 1 where these rates are to be kept in a burst, too.
+    pub is_fixed: u32,
 }
 
 /// What is known of a system call between its entry and its return.
@@ -191,7 +206,7 @@ pub const PENDING_CALLS: u32 = 16_384;
 const _: () = assert!(EVENT_BYTES == 64 && FAULT_BYTES == 32);
 const _: () = assert!(size_of::<ChainLink>() == 16);
 const _: () = assert!(size_of::<Stack>() == 56 + 512 + 4096 + 2048 + 1024);
-const _: () = assert!(size_of::<Settings>() == 8 && size_of::<PendingCall>() == 88);
+const _: () = assert!(size_of::<Settings>() == 16 && size_of::<PendingCall>() == 88);
 const _: () = assert!(RING_BYTES.is_power_of_two());
 
 #[cfg(not(target_arch = "bpf"))]

@@ -62,7 +62,11 @@ pub fn send<const INTO_GO: bool, C: EbpfContext>(
     regs: *const u8,
     full_slot: u32,
 ) -> Result<(), u32> {
-    let weight = sample::weight(event.time_ns);
+    let is_fault = event.kind == kind::FAULT_USER || event.kind == kind::FAULT_KERNEL;
+    if !is_fault {
+        count(counter::CALLS_SEEN);
+    }
+    let weight = sample::weight(event.time_ns, is_fault);
     if weight == 0 {
         return send_plain(event, full_slot);
     }

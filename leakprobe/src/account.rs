@@ -4,22 +4,22 @@
 mod files;
 pub mod held;
 mod malloc;
+pub mod sites;
 pub mod stacks;
 
 use std::cmp::Reverse;
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use self::files::Files;
-use crate::attribute::growth::{RawCallSite, call_sites, claims_from_stacks, new_pages};
+use crate::attribute::growth::{claims_before_moves, claims_from_stacks, new_pages};
 use crate::attribute::ledger::{Ledger, Owners};
+use crate::attribute::sites::{Growth, Sites};
 use crate::attribute::slack;
-use crate::claim::{Claim, Component, Evidence, Word};
+use crate::claim::{Claim, Component, Evidence};
 use crate::look::Look;
 use crate::report::{
-    CallSite, ComponentRow, FAULTS, Frame, GoroutineGroup, GoroutineTotals, Malloc, PartRow, Rss,
-    RssCounters, SMALLER_SITES, Unaccounted,
+    ComponentRow, GoroutineGroup, GoroutineTotals, Malloc, PartRow, Rss, RssCounters, Unaccounted,
 };
 use crate::runtimes::code::CodeRoles;
 use crate::runtimes::go::goroutines::Goroutines;
@@ -27,11 +27,6 @@ use crate::snapshot::Snapshot;
 use crate::symbolize::Symbolizer;
 use crate::target::modules::Module;
 use crate::trace::recording::Recording;
-
-/// Stacks that get names, the largest first: naming some thousands takes a fraction of a second.
-const MAX_NAMED_STACKS: usize = 8192;
-/// Call sites in the report; the rest is summed up by component.
-const MAX_CALL_SITES: usize = 2000;
 
 /// Groups of goroutines in the report.
 const MAX_GOROUTINE_GROUPS: usize = 200;
@@ -43,7 +38,7 @@ pub struct Account {
     /// At the start; `None` without a window.
     pub start: Option<Ledger>,
     /// Growth by stack, largest first.
-    pub sites: Vec<RawCallSite>,
+    pub sites: Sites,
     /// What malloc's blocks add up to.
     pub malloc: Option<Malloc>,
     /// Resident bytes that hold nothing live, of the components that were looked into.
@@ -72,15 +67,17 @@ pub fn draw_up(
     let carried = start.iter().flat_map(|start| &start.claims);
     claims.extend(carried.map(|claim| Claim { evidence: claim.evidence.min(Evidence::Neighbour), ..*claim }));
     let owners = Owners::weigh(&claims);
+    claims.extend(recording.iter().flat_map(|recording| claims_before_moves(recording, &owners)));
     let start_owners = start.map(|start| Owners::weigh_at_the_time(&start.claims, &claims));
     let start_ledger =
         start.zip(start_owners.as_ref()).map(|(start, owners)| Ledger::draw_up(&start.snapshot, owners));
-    let sites = match (start, recording) {
-        (Some(start), Some(recording)) => {
-            let gained = new_pages(&start.snapshot.runs, &end.snapshot.runs);
-            call_sites(&gained, &owners, recording)
+    let sites = match (start.zip(start_owners.as_ref()), recording) {
+        (Some((start, start_owners)), Some(recording)) => {
+            let (start, end) = (&start.snapshot, &end.snapshot);
+            let gained = new_pages(&start.runs, &end.runs);
+            Growth { start, start_owners, end, owners: &owners, recording }.call_sites(&gained)
         }
-        _ => Vec::new(),
+        _ => Sites::default(),
     };
     let slack = slack::by_component(&end.slack, &owners, &end.snapshot.runs);
     let end_ledger = Ledger::draw_up(&end.snapshot, &owners);
@@ -89,7 +86,7 @@ pub fn draw_up(
         .map(|(start, owners)| slack::by_component(&start.slack, owners, &start.snapshot.runs));
     let held_before = start_ledger.as_ref().zip(start_slack.as_ref());
     let reused_bytes =
-        held_before.and_then(|before| malloc::reused_bytes(before, (&end_ledger, &slack), &sites));
+        held_before.and_then(|before| malloc::reused_bytes(before, (&end_ledger, &slack), &sites.rows));
     let malloc = malloc::blocks(start, end, reused_bytes);
     let files = Files::of(start.zip(start_ledger.as_ref()), (end, &end_ledger), modules);
     let stacks = stacks::parts(start, end);
@@ -173,32 +170,6 @@ impl Account {
             ksm: end.usages.iter().filter_map(|usage| usage.ksm_bytes).reduce(u64::saturating_add),
         }
     }
-
-    /// The call sites with names, largest first: stacks through the same lines are one. What is beyond
-    /// the first ones is summed up by component.
-    pub fn named_sites(&self, recording: &Recording, symbolizer: &mut Symbolizer<'_>) -> Vec<CallSite> {
-        let (named, unnamed) = self.sites.split_at(self.sites.len().min(MAX_NAMED_STACKS));
-        let mut merged: HashMap<SiteKey, CallSite> = HashMap::new();
-        for site in named {
-            let stack = site.stack.map(|stack| recording.stack(stack));
-            let frames = stack.map_or_else(Vec::new, |stack| symbolizer.frames(stack.code_addrs()));
-            let truncated = stack.filter(|stack| stack.truncated).map(|_| "the stack ends early");
-            let site =
-                CallSite { frames, note: site.note.or(truncated).map(Into::into), ..without_frames(site) };
-            merge(&mut merged, SiteKey::of(&site), site);
-        }
-        let mut sites: Vec<CallSite> = merged.into_values().collect();
-        sort_sites(&mut sites);
-        let mut smaller: HashMap<SiteKey, CallSite> = HashMap::new();
-        let cut = sites.split_off(sites.len().min(MAX_CALL_SITES));
-        for site in cut.into_iter().chain(unnamed.iter().map(without_frames)) {
-            let site = CallSite { frames: Vec::new(), note: Some(SMALLER_SITES.into()), ..site };
-            merge(&mut smaller, SiteKey::of(&site), site);
-        }
-        sites.extend(smaller.into_values());
-        sort_sites(&mut sites);
-        sites
-    }
 }
 
 /// The groups of most goroutines, with names; of all runtimes together.
@@ -226,60 +197,6 @@ pub fn goroutine_totals(found: &[Goroutines]) -> GoroutineTotals {
         stack_bytes: sum(|it| it.stack_bytes),
         system: sum(|it| it.system),
         dead: sum(|it| it.dead),
-    }
-}
-
-/// What makes two call sites one: the component, the lines, how the stack ends.
-#[derive(PartialEq, Eq, Hash)]
-struct SiteKey {
-    component: Component,
-    lines: Vec<(Option<String>, Option<String>, Option<u32>)>,
-    note: Option<Word>,
-}
-
-impl SiteKey {
-    fn of(site: &CallSite) -> Self {
-        // Code without a name is told apart by its address.
-        let function =
-            |frame: &Frame| frame.function.clone().or_else(|| Some(format!("{:#x}", frame.address)));
-        let lines =
-            site.frames.iter().map(|frame| (function(frame), frame.file.clone(), frame.line)).collect();
-        Self { component: site.component, lines, note: site.note.clone() }
-    }
-}
-
-fn merge(sites: &mut HashMap<SiteKey, CallSite>, key: SiteKey, site: CallSite) {
-    match sites.entry(key) {
-        Entry::Vacant(place) => {
-            place.insert(site);
-        }
-        Entry::Occupied(mut place) => {
-            let kept = place.get_mut();
-            let faults = kept.faults + site.faults;
-            let stood_for = kept.weight * kept.faults as f64 + site.weight * site.faults as f64;
-            kept.weight = if faults == 0 { 0.0 } else { stood_for / faults as f64 };
-            kept.bytes += site.bytes;
-            kept.faults = faults;
-        }
-    }
-}
-
-fn sort_sites(sites: &mut [CallSite]) {
-    sites.sort_by(|a, b| {
-        let by_place = || a.frames.iter().map(|f| f.address).cmp(b.frames.iter().map(|f| f.address));
-        b.bytes.cmp(&a.bytes).then_with(|| a.component.cmp(&b.component)).then_with(by_place)
-    });
-}
-
-fn without_frames(site: &RawCallSite) -> CallSite {
-    CallSite {
-        component: site.component,
-        source: FAULTS.into(),
-        bytes: site.bytes,
-        faults: site.faults,
-        weight: site.weight,
-        frames: Vec::new(),
-        note: site.note.map(Into::into),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::trace::backend::Backend;
+use crate::trace::rate::StackRate;
 
 /// Who owns a process's resident memory, who makes it grow, and from where.
 ///
@@ -63,6 +64,9 @@ pub struct Arguments {
     /// Where to see system calls, instead of the best place that works here
     #[arg(long, value_enum)]
     pub backend: Option<BackendChoice>,
+    /// Which page faults and mappings keep their stack: auto, all, or 1/N
+    #[arg(long, value_name = "RATE", default_value = "auto", value_parser = str::parse::<StackRate>)]
+    pub stack_rate: StackRate,
 
     /// The report's form and place.
     #[command(flatten)]

@@ -23,6 +23,13 @@ pub fn monotonic_ns() -> u64 {
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
+/// The most memory that leakprobe itself has had resident.
+pub fn own_peak_rss_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix("kB")?;
+    kib.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// The end of the brk heap, where there is one.
 pub fn brk_addr(regions: &[Region]) -> Option<u64> {
     regions.iter().filter(|region| region.name == "[heap]").map(|region| region.range.end_addr).max()

@@ -40,6 +40,7 @@ use self::runtimes::go::goroutines::Goroutines;
 use self::symbolize::Symbolizer;
 use self::target::{Target, TargetError, modules};
 use self::trace::backend::Backend;
+use self::trace::rate::StackRate;
 use self::trace::recording::Recording;
 use self::trace::{Tracer, Tracing, Watched};
 use self::unwind::Unwinder;
@@ -57,6 +58,8 @@ pub struct Request {
     pub duration: Duration,
     /// Where to see system calls; `None` for the best place there is.
     pub backend: Option<Backend>,
+    /// Which share of the events keeps its stack.
+    pub stack_rate: StackRate,
     /// Let the kernel programs log.
     pub verbose: bool,
     /// What was typed, for the report.
@@ -121,6 +124,7 @@ pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Ou
     report.call_sites = call_sites;
     report.heap_profile = heap_profile;
     report.gaps = gaps;
+    report.tracing.own_peak_rss = host::own_peak_rss_bytes();
     report.findings = diagnose::diagnose(&report.facts());
     Ok(Outcome { report, probes: window.probes })
 }
@@ -170,11 +174,14 @@ async fn watch_window(
     tell: &mut dyn FnMut(Progress),
 ) -> Result<Window> {
     let mut recording = Recording::new(host::monotonic_ns(), host::brk_addr(&target.regions()));
-    let mut tracer = Tracer::attach(watched, request.backend, request.verbose)?;
-    let start = see(target, modules, runtimes)?;
+    let mut tracer = Tracer::attach(watched, request.backend, request.stack_rate, request.verbose)?;
+    let start = watch::meanwhile(&mut tracer, &mut recording, unwinder, || see(target, modules, runtimes))?;
     let Watch { end: ended, lasted, timeline } =
         watch::watch(target, &mut tracer, &mut recording, unwinder, request.duration, tell).await?;
-    let end = if ended == End::Exec { None } else { look(target, modules, runtimes)? };
+    let end = match ended {
+        End::Exec => None,
+        _ => watch::meanwhile(&mut tracer, &mut recording, unwinder, || look(target, modules, runtimes))?,
+    };
     tracer.drain(&mut recording, |stack| unwinder.unwind(stack));
     let ended = if recording.exec_seen() { End::Exec } else { ended };
     let end = end.filter(|_| ended != End::Exec);

@@ -78,6 +78,7 @@ fn look_and_report(arguments: &Arguments) -> Result<ExitCode> {
         pid: arguments.pid(),
         backend: arguments.backend.map(Into::into),
         duration: arguments.duration(),
+        stack_rate: arguments.stack_rate,
         verbose: arguments.verbose,
         arguments: std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect(),
     };

@@ -4,6 +4,8 @@ mod timeline;
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -21,6 +23,8 @@ use crate::unwind::Unwinder;
 
 /// How often the ring buffer is emptied when nothing wakes us, and the sampling rate adapted.
 const DRAIN_EVERY: Duration = Duration::from_millis(40);
+/// How often it is emptied while the target is looked at.
+const LOOK_DRAIN_EVERY: Duration = Duration::from_millis(10);
 /// How often the user hears of progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// How often the user hears of the trend.
@@ -152,6 +156,35 @@ pub async fn watch(
             return Ok(Watch { end: End::Exec, lasted: started.elapsed(), timeline });
         }
     }
+}
+
+/// Does `work`, which takes its time, and meanwhile lets a thread take the events: a busy target fills the ring buffer
+/// several times before it is looked at.
+pub fn meanwhile<T>(
+    tracer: &mut Tracer,
+    recording: &mut Recording,
+    unwinder: &mut Unwinder<'_>,
+    work: impl FnOnce() -> T,
+) -> T {
+    let (working, worked) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut adapted = Instant::now();
+            // The sender is dropped when the work is done, even where it panics.
+            while worked.recv_timeout(LOOK_DRAIN_EVERY) == Err(RecvTimeoutError::Timeout) {
+                tracer.drain(recording, |stack| unwinder.unwind(stack));
+                if adapted.elapsed() >= DRAIN_EVERY {
+                    // Where it fails, the watching that follows fails, too, and says why.
+                    let _ = tracer.adapt();
+                    adapted = Instant::now();
+                }
+            }
+        });
+        let working = working;
+        let done = work();
+        drop(working);
+        done
+    })
 }
 
 /// What the user is told follows from the looks.

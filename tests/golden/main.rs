@@ -9,6 +9,7 @@ mod heap;
 mod malloc;
 mod parts;
 mod reports;
+mod sampled;
 mod saved;
 
 use expect_test::{ExpectFile, expect_file};
@@ -84,6 +85,14 @@ fn a_quiet_native_process() {
 #[test]
 fn a_native_process_that_leaks() {
     check_text(&reports::native_leak(), 80, expect_file!["expect/native_leak_80.txt"]);
+}
+
+#[test]
+fn stacks_that_were_sampled() {
+    let report = sampled::sampled();
+    check_text(&report, 80, expect_file!["expect/sampled_80.txt"]);
+    check_text(&report, 72, expect_file!["expect/sampled_72.txt"]);
+    check(&report, Format::Json, &plain(80), expect_file!["expect/sampled.json"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Reports as the pipeline would hand them over, one function a situation.
 
-use crate::{files, heap, malloc};
+use crate::{files, heap, malloc, sampled};
 use leakprobe::claim::{Component, Evidence};
 use leakprobe::diagnose::diagnose;
 use leakprobe::diagnose::trend::trend;
@@ -14,11 +14,12 @@ use crate::parts::{
 };
 
 /// Every report below.
-pub fn all() -> [Report; 18] {
+pub fn all() -> [Report; 19] {
     [
         race_leak(),
         quiet_native(),
         native_leak(),
+        sampled::sampled(),
         cgo_leak(),
         hardly_grows(),
         saw_tooth(),

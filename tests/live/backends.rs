@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use leakprobe::address::AddrRange;
 use leakprobe::target::Target;
 use leakprobe::trace::backend::Backend;
+use leakprobe::trace::rate::StackRate;
 use leakprobe::trace::recording::{Recording, Unwound};
 use leakprobe::trace::{AttachError, Tracer, Watched};
 use leakprobe_tests::Workload;
@@ -40,7 +41,7 @@ fn sees_every_mapping(wanted: Option<Backend>) -> Result<()> {
     let now_ns = u64::try_from(now.tv_sec)? * 1_000_000_000 + u64::try_from(now.tv_nsec)?;
     let mut recording = Recording::new(now_ns, heap.map(|region| region.range.end_addr));
     let watched = Watched { pid: workload.pid(), ..Watched::default() };
-    let mut tracer = Tracer::attach(&watched, wanted, false)?;
+    let mut tracer = Tracer::attach(&watched, wanted, StackRate::Auto, false)?;
     let backend = tracer.backend();
     ensure!(wanted.is_none_or(|wanted| wanted == backend), "{backend:?} was attached");
 

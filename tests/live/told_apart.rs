@@ -4,6 +4,8 @@
 use anyhow::Result;
 use leakprobe_tests::{Probe, Workload, expect};
 
+use crate::sites::has_function;
+
 /// Each leak is told in three portions of uneven size: what is seen is a sum, not one mapping.
 const PORTIONS: [u64; 3] = [8, 12, 17];
 
@@ -109,9 +111,4 @@ fn a_leak_has_the_stack_that_made_it() -> Result<()> {
         anyhow::ensure!(has_function(site, function), "{function} is not on the largest call site: {site}");
     }
     Ok(())
-}
-
-fn has_function(site: &serde_json::Value, function: &str) -> bool {
-    let mut frames = site["frames"].as_array().into_iter().flatten();
-    frames.any(|frame| frame["function"] == function)
 }

@@ -53,6 +53,8 @@ watched_call!(fentry_mremap, fexit_mremap, kprobe_mremap, kretprobe_mremap, kind
 watched_call!(fentry_brk, fexit_brk, kprobe_brk, kretprobe_brk, kind::BRK);
 watched_call!(fentry_madvise, fexit_madvise, kprobe_madvise, kretprobe_madvise, kind::MADVISE);
 watched_call!(fentry_mprotect, fexit_mprotect, kprobe_mprotect, kretprobe_mprotect, kind::MPROTECT);
+watched_call!(fentry_mlock, fexit_mlock, kprobe_mlock, kretprobe_mlock, kind::MLOCK);
+watched_call!(fentry_mlock2, fexit_mlock2, kprobe_mlock2, kretprobe_mlock2, kind::MLOCK2);
 
 #[inline(always)]
 fn try_enter(kind: u32, regs_addr: u64) -> Result<(), u32> {

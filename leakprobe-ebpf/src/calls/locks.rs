@@ -4,8 +4,8 @@
 //! A system call that changes the address space takes the lock for writing once, and is done when it lets
 //! go of it: its number and arguments are in the user's registers, and nothing else of the machine gets
 //! slower. What these tracepoints do not tell is the result, so it is worked out from where the kernel found
-//! room, or the call is counted as unplaced. They do not see madvise either, which since Linux 6.16 mostly
-//! does without this lock: a page it drops is no longer resident, or somebody touched it since.
+//! room, or the call is counted as unplaced. Of madvise they see only what fills memory. What drops it mostly
+//! does without this lock since Linux 6.16: a page it drops is no longer resident, or somebody touched it since.
 //!
 //! The first two are raw tracepoints, whose arguments are `(struct mm_struct *mm, bool write, …)` since Linux
 //! 6.14 (include/trace/events/mmap_lock.h); user space attaches them to no other.
@@ -14,7 +14,7 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::{raw_tracepoint, tracepoint};
 use aya_ebpf::programs::{RawTracePointContext, TracePointContext};
-use leakprobe_ebpf::{PendingCall, counter, kind};
+use leakprobe_ebpf::{FILLING_ADVICE, PendingCall, counter, kind};
 
 use super::{enter, event, is_error, succeeded, take_pending};
 use crate::maps::PENDING;
@@ -42,20 +42,29 @@ const MREMAP_FIXED: u64 = 2;
 pub fn lock_acquired(ctx: RawTracePointContext) -> u32 {
     let for_writing: u64 = ctx.arg(1);
     let success: u64 = ctx.arg(2);
-    if for_writing & success & 1 != 0 && target_tid().is_some() {
-        try_acquired().unwrap_or_else(count);
+    if success & 1 != 0 && target_tid().is_some() {
+        try_acquired(for_writing & 1 != 0).unwrap_or_else(count);
     }
     0
 }
 
 #[inline(always)]
-fn try_acquired() -> Result<(), u32> {
+fn try_acquired(for_writing: bool) -> Result<(), u32> {
     let regs = CallRegs::read(regs::current_addr()).ok_or(counter::CALLS_UNREADABLE)?;
-    match kind_of(regs.number()) {
-        Some(kind) => enter(kind, regs.args(), 0),
-        None => Ok(()),
+    let number = regs.number();
+    if number == MADVISE_NUMBER {
+        // It takes the lock for each piece that it fills; the first time tells all.
+        let args = regs.args();
+        let fills = FILLING_ADVICE.contains(&args[2]);
+        return if fills { enter(kind::MADVISE, args, 0) } else { Ok(()) };
+    }
+    match kind_of(number) {
+        Some(kind) if for_writing => enter(kind, regs.args(), 0),
+        _ => Ok(()),
     }
 }
+
+const MADVISE_NUMBER: u64 = 28;
 
 /// x86_64's numbers of the calls that take the lock (arch/x86/entry/syscalls/syscall_64.tbl).
 #[inline(always)]
@@ -66,6 +75,8 @@ fn kind_of(number: u64) -> Option<u32> {
         11 => Some(kind::MUNMAP),
         12 => Some(kind::BRK),
         25 => Some(kind::MREMAP),
+        149 => Some(kind::MLOCK),
+        325 => Some(kind::MLOCK2),
         _ => None,
     }
 }

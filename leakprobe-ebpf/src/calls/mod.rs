@@ -1,4 +1,5 @@
-//! System calls that change the address space: mmap, munmap, mremap, brk, madvise, mprotect.
+//! System calls that change the address space: mmap, munmap, mremap, brk, madvise, mprotect. And mlock
+//! and mlock2, which fill it.
 //!
 //! Where they are seen differs: [`functions`] of the kernel, its [`locks`], its [`tracepoints`] on system
 //! calls. All keep the arguments in `PENDING` at the beginning, and send the same event at the end.
@@ -9,7 +10,7 @@ mod tracepoints;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use leakprobe_ebpf::{Event, PendingCall, counter, kind};
+use leakprobe_ebpf::{Event, FILLING_ADVICE, PendingCall, counter, kind};
 
 use crate::maps::PENDING;
 use crate::record::{count, send, send_plain};
@@ -56,7 +57,12 @@ fn leave<C: EbpfContext>(ctx: &C, tid: u32, kind: u32, result: u64) -> Result<()
     let regs = call.regs_addr as *const u8;
     match kind {
         kind::MMAP => send::<true, _>(ctx, &mut event, regs, counter::CALLS_RING_FULL),
-        kind::BRK | kind::MREMAP => send::<false, _>(ctx, &mut event, regs, counter::CALLS_RING_FULL),
+        kind::BRK | kind::MREMAP | kind::MLOCK | kind::MLOCK2 => {
+            send::<false, _>(ctx, &mut event, regs, counter::CALLS_RING_FULL)
+        }
+        kind::MADVISE if FILLING_ADVICE.contains(&event.args[1]) => {
+            send::<false, _>(ctx, &mut event, regs, counter::CALLS_RING_FULL)
+        }
         _ => send_plain(&event, counter::CALLS_RING_FULL),
     }
 }

@@ -39,6 +39,8 @@ watched_call!(enter_mremap, exit_mremap, kind::MREMAP, 4);
 watched_call!(enter_brk, exit_brk, kind::BRK, 1);
 watched_call!(enter_madvise, exit_madvise, kind::MADVISE, 3);
 watched_call!(enter_mprotect, exit_mprotect, kind::MPROTECT, 3);
+watched_call!(enter_mlock, exit_mlock, kind::MLOCK, 2);
+watched_call!(enter_mlock2, exit_mlock2, kind::MLOCK2, 3);
 
 #[inline(always)]
 fn try_enter(ctx: &TracePointContext, kind: u32, argument_count: usize) -> Result<(), u32> {

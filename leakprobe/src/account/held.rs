@@ -116,7 +116,7 @@ pub fn with_allocations(
     ] {
         sites.extend((bytes > 0).then(|| allocated(bytes, Vec::new(), Some(note))));
     }
-    super::sort_sites(&mut sites);
+    super::sites::sort(&mut sites);
     sites
 }
 
@@ -129,7 +129,10 @@ fn allocated(bytes: u64, frames: Vec<Frame>, note: Option<&'static str>) -> Call
     CallSite {
         component: Component::GoHeapInUse,
         source: HEAP_PROFILE.into(),
+        cause: None,
         bytes,
+        error_bytes: None,
+        lazy_free: 0,
         faults: 0,
         weight: 0.0,
         frames,

@@ -3,8 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::attribute::growth::RawCallSite;
 use crate::attribute::ledger::Ledger;
+use crate::attribute::sites::RawCallSite;
 use crate::claim::Component;
 use crate::look::Look;
 use crate::report::{Blocks, BlocksGrowth, ClassRow, Malloc, SizeClass};

@@ -1,5 +1,5 @@
-//! Growth by call site: pages resident at the end that were not at the start, each credited to the
-//! stack of its last first touch.
+//! What grew: pages resident at the end that were not at the start, and whose memory it is that nobody claims, by who
+//! mapped and touched it.
 
 use std::collections::HashMap;
 
@@ -9,27 +9,10 @@ use crate::address::{AddrRange, PAGE_BYTES};
 use crate::claim::{Claim, Component, Evidence};
 use crate::runtimes::code::Role;
 use crate::snapshot::{PageRun, Residency, Snapshot};
-use crate::trace::holders::{Holder, Touch};
+use crate::trace::holders::Touch;
 use crate::trace::recording::Recording;
 
 use super::origin;
-
-/// A call site before its addresses have names.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RawCallSite {
-    /// Whose bytes.
-    pub component: Component,
-    /// Index of the stack in the recording; `None` for growth without a stack.
-    pub stack: Option<u32>,
-    /// Bytes, scaled up to all of the component's touched pages where stacks were sampled.
-    pub bytes: u64,
-    /// Faults with this stack whose page is resident still.
-    pub faults: u64,
-    /// Mean number of faults each of them stands for.
-    pub weight: f64,
-    /// Why there is no stack.
-    pub note: Option<&'static str>,
-}
 
 /// The resident pages of `end` that are not in `start`, in runs.
 pub fn new_pages(start: &[PageRun], end: &[PageRun]) -> Vec<PageRun> {
@@ -76,6 +59,24 @@ pub fn claims_from_stacks(
     claims
 }
 
+/// Claims on what was moved in the window, at the place where it was before: whose it is now, it was then, unless that
+/// place had an owner of its own.
+pub fn claims_before_moves(recording: &Recording, owners: &Owners) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    for (now, before) in recording.moves() {
+        for (part, owner) in
+            owners.within(now).into_iter().filter(|(_, owner)| owner.evidence > Evidence::None)
+        {
+            let start_addr = before.start_addr + (part.start_addr - now.start_addr);
+            let range = AddrRange::with_len(start_addr, part.len_bytes());
+            let evidence = owner.evidence.min(Evidence::Neighbour);
+            let component = owner.component;
+            claims.extend(range.map(|range| Claim { range, component, evidence }));
+        }
+    }
+    claims
+}
+
 /// Within one VMA: each touched page by its toucher, one whose stack was not kept by the touched pages on either
 /// side if they agree, or by those touched in one go with it, and the rest by all of them if they agree.
 fn claims_by_touch(
@@ -113,85 +114,12 @@ fn claims_by_touch(
     claims
 }
 
-#[derive(Default)]
-struct Tally {
-    pages: u64,
-    /// Pages, each times its stack's weight.
-    weighted: u64,
-}
-
-/// Credits `gained` pages to call sites, largest first.
-pub fn call_sites(gained: &[PageRun], owners: &Owners, recording: &Recording) -> Vec<RawCallSite> {
-    let mut with_stack: HashMap<(Component, u32), Tally> = HashMap::new();
-    let mut touched_bytes: HashMap<Component, u64> = HashMap::new();
-    let mut weighted_pages: HashMap<Component, u64> = HashMap::new();
-    let mut untouched_bytes: HashMap<Component, u64> = HashMap::new();
-    for (addr, huge) in pages(gained) {
-        let component = owners.at(addr).component;
-        match recording.holder(addr, huge) {
-            None => *untouched_bytes.entry(component).or_default() += PAGE_BYTES,
-            Some(Holder { stack, weight }) => {
-                *touched_bytes.entry(component).or_default() += PAGE_BYTES;
-                if let Some(stack) = stack {
-                    let tally = with_stack.entry((component, stack)).or_default();
-                    tally.pages += 1;
-                    tally.weighted += u64::from(weight);
-                    *weighted_pages.entry(component).or_default() += u64::from(weight);
-                }
-            }
-        }
-    }
-    let mut sites: Vec<RawCallSite> = with_stack
-        .into_iter()
-        .map(|((component, stack), tally)| {
-            let all = touched_bytes.get(&component).copied().unwrap_or(0);
-            let share = tally.weighted as f64 / weighted_pages[&component].max(1) as f64;
-            RawCallSite {
-                component,
-                stack: Some(stack),
-                bytes: (all as f64 * share) as u64,
-                faults: tally.pages,
-                weight: tally.weighted as f64 / tally.pages as f64,
-                note: None,
-            }
-        })
-        .collect();
-    let without = |component, bytes, note| RawCallSite {
-        component,
-        stack: None,
-        bytes,
-        faults: 0,
-        weight: 0.0,
-        note: Some(note),
-    };
-    for (component, bytes) in untouched_bytes {
-        sites.push(without(component, bytes, "became resident without a page fault of its own"));
-    }
-    for (component, bytes) in touched_bytes {
-        if !weighted_pages.contains_key(&component) {
-            sites.push(without(component, bytes, "no stack was sampled"));
-        }
-    }
-    sites.sort_by(|a, b| {
-        b.bytes.cmp(&a.bytes).then_with(|| (a.component, a.stack).cmp(&(b.component, b.stack)))
-    });
-    sites
-}
-
-fn pages(runs: &[PageRun]) -> impl Iterator<Item = (u64, bool)> + '_ {
-    runs.iter().flat_map(|run| {
-        let huge = run.residency == Residency::ResidentHuge;
-        let addrs = (run.range.start_addr..run.range.end_addr).step_by(PAGE_BYTES as usize);
-        addrs.map(move |addr| (addr, huge))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::trace::decode::{Event, What};
+    use crate::trace::decode::{Access, Event, What};
     use crate::trace::recording::Unwound;
 
     fn runs(pages: &[bool]) -> Vec<PageRun> {
@@ -214,7 +142,7 @@ mod tests {
         for (page, code_addr) in
             [(16, Some(1)), (17, None), (18, Some(1)), (19, Some(2)), (20, None), (21, Some(1))]
         {
-            let what = What::Fault { addr: page * PAGE_BYTES, by_kernel: false };
+            let what = What::Fault { addr: page * PAGE_BYTES, by_kernel: false, access: Access::default() };
             let event = Event { what, time_ns: page, entered_ns: page, stack_weight: 1, stack: None };
             recording.take(&event, code_addr.map(unwound));
         }
@@ -247,9 +175,11 @@ mod tests {
         ) {
             let expected: Vec<bool> = start.iter().zip(&end).map(|(start, end)| *end && !start).collect();
             let gained = new_pages(&runs(&start), &runs(&end));
-            let addrs: Vec<u64> = pages(&gained).map(|(addr, _)| addr).collect();
-            let expected: Vec<u64> = pages(&runs(&expected)).map(|(addr, _)| addr).collect();
-            prop_assert_eq!(addrs, expected);
+            let pages = |runs: &[PageRun]| -> Vec<u64> {
+                let addrs = |run: &PageRun| (run.range.start_addr..run.range.end_addr).step_by(PAGE_BYTES as usize);
+                runs.iter().flat_map(addrs).collect()
+            };
+            prop_assert_eq!(pages(&gained), pages(&runs(&expected)));
         }
     }
 }

@@ -87,16 +87,16 @@ fn add_mapping(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::decode::{Event, What};
+    use crate::trace::decode::{Access, Event, What};
 
     #[test]
     fn touched_pages_of_new_mappings_are_added_and_failed_faults_are_not() {
         let mut recording = Recording::new(0, None);
         let event = |what| Event { what, time_ns: 5, entered_ns: 4, stack_weight: 0, stack: None };
         let range = AddrRange::new(0x10_0000, 0x20_0000).unwrap();
-        recording.take(&event(What::Map { range, flags: 0x22 }), None);
+        recording.take(&event(What::Map { range, protection: 3, flags: 0x22 }), None);
         for addr in [0x10_0000, 0x10_1000, 0xdead_0000] {
-            recording.take(&event(What::Fault { addr, by_kernel: false }), None);
+            recording.take(&event(What::Fault { addr, by_kernel: false, access: Access::default() }), None);
         }
         let last = snapshot(&Snapshot::default(), &recording);
         assert_eq!(last.rss_bytes(), 2 * PAGE_BYTES);

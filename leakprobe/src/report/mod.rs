@@ -340,8 +340,18 @@ pub struct CallSite {
     pub component: Component,
     /// [`FAULTS`], or [`HEAP_PROFILE`]: then these are bytes of objects, and no faults belong to them.
     pub source: Word,
+    /// What made them resident, where no page fault did: "populate", "mlock", "collapse", "khugepaged", "swap_in",
+    /// "mremap" or "kernel".
+    #[serde(default)]
+    pub cause: Option<Word>,
     /// Bytes, scaled up where stacks were sampled.
     pub bytes: u64,
+    /// By how much `bytes` may be off, in 95 of 100 rows, since stacks were sampled; null where it is exact.
+    #[serde(default)]
+    pub error_bytes: Option<u64>,
+    /// Of `bytes`, freed with MADV_FREE since: there until the kernel takes it.
+    #[serde(default)]
+    pub lazy_free: u64,
     /// Page faults with this stack that hold memory still.
     pub faults: u64,
     /// Mean number of faults each recorded stack stands for; 1 where every stack was kept.

@@ -37,6 +37,9 @@ pub struct Snapshot {
     /// What came or went between the kernel's figures of a VMA and its pages, all VMAs together. `usages` go by
     /// the pages there.
     pub moved_bytes: u64,
+    /// Huge pages that the kernel has made of small ones since it was booted, for whichever process; `None` where it
+    /// does not count them.
+    pub huge_pages_collapsed: Option<u64>,
     /// What could not be read.
     pub gaps: Vec<Gap>,
 }
@@ -87,7 +90,21 @@ pub fn take(target: &Target) -> Result<Option<Snapshot>> {
     let Some((reading, status)) = best.filter(|_| !target.has_exited()) else { return Ok(None) };
     let Reading { usages, mut runs, moved_bytes, gaps, .. } = reading;
     lazy_free::mark(target.pagemap(), &usages, &mut runs);
-    Ok(Some(Snapshot { usages, runs, status, threads: target.threads(), moved_bytes, gaps }))
+    Ok(Some(Snapshot {
+        usages,
+        runs,
+        status,
+        threads: target.threads(),
+        moved_bytes,
+        huge_pages_collapsed: huge_pages_collapsed(),
+        gaps,
+    }))
+}
+
+/// `thp_collapse_alloc` (Linux `Documentation/admin-guide/mm/transhuge.rst`).
+fn huge_pages_collapsed() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/vmstat").ok()?;
+    text.lines().find_map(|line| line.strip_prefix("thp_collapse_alloc "))?.trim().parse().ok()
 }
 
 /// Time of the processor that this thread has used.

@@ -17,6 +17,8 @@ pub struct RegionUsage {
     pub lazy_free_bytes: u64,
     /// AnonHugePages, ShmemPmdMapped and FilePmdMapped: of `rss_bytes`, mapped as huge pages.
     pub huge_bytes: u64,
+    /// THPeligible: huge pages, of whatever size, may be mapped here.
+    pub huge_eligible: bool,
     /// Swap.
     pub swap_bytes: u64,
     /// A hugetlb mapping, whose pages are in no RSS.
@@ -42,6 +44,7 @@ impl RegionUsage {
             anonymous_bytes: 0,
             lazy_free_bytes: 0,
             huge_bytes: 0,
+            huge_eligible: false,
             swap_bytes: 0,
             hugetlb: false,
             hugetlb_bytes: 0,
@@ -93,6 +96,8 @@ fn take_line(usage: &mut RegionUsage, line: &[u8]) {
     if let Some(flags) = line.strip_prefix(b"VmFlags: ") {
         // Two letters each.
         usage.pfn_mapped = flags.chunks(3).any(|flag| flag.starts_with(b"pf"));
+    } else if let Some(flag) = line.strip_prefix(b"THPeligible:") {
+        usage.huge_eligible = flag.trim_ascii() == b"1";
     } else if let Some((name, bytes)) = parse_figure(line) {
         usage.take(name, bytes);
     }
@@ -128,6 +133,7 @@ Private_Dirty:      1116 kB
 Anonymous:          1132 kB
 KSM:                   8 kB
 LazyFree:             64 kB
+THPeligible:           1
 AnonHugePages:         0 kB
 Swap:                  8 kB
 Locked:               16 kB
@@ -153,6 +159,7 @@ VmFlags: rd wr sh mr mw me ms io pf de dd
         assert_eq!((usages[0].clean_bytes, usages[0].locked_bytes), (16 << 10, 16 << 10));
         assert_eq!((usages[0].ksm_bytes, usages[1].ksm_bytes), (Some(8 << 10), None));
         assert_eq!((usages[1].hugetlb, usages[1].hugetlb_bytes), (true, 6 << 20));
+        assert_eq!((usages[0].huge_eligible, usages[1].huge_eligible), (true, false));
         assert_eq!(usages.iter().map(|usage| usage.pfn_mapped).collect::<Vec<_>>(), [false, false, true]);
     }
 

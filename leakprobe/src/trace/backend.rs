@@ -101,12 +101,24 @@ pub enum Call {
     Madvise,
     /// mprotect(2).
     Mprotect,
+    /// mlock(2).
+    Mlock,
+    /// mlock2(2).
+    Mlock2,
 }
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Mmap, Self::Munmap, Self::Mremap, Self::Brk, Self::Madvise, Self::Mprotect];
+    pub const ALL: [Self; 8] = [
+        Self::Mmap,
+        Self::Munmap,
+        Self::Mremap,
+        Self::Brk,
+        Self::Madvise,
+        Self::Mprotect,
+        Self::Mlock,
+        Self::Mlock2,
+    ];
 }
 
 impl fmt::Display for Call {
@@ -118,6 +130,8 @@ impl fmt::Display for Call {
             Self::Brk => "brk",
             Self::Madvise => "madvise",
             Self::Mprotect => "mprotect",
+            Self::Mlock => "mlock",
+            Self::Mlock2 => "mlock2",
         })
     }
 }
@@ -276,7 +290,7 @@ mod tests {
                 groups.iter().flat_map(|group| &group.hooks).map(|hook| hook.program.clone()).collect();
             programs.sort_unstable();
             programs.dedup();
-            assert_eq!(programs.len(), 12, "{backend:?}");
+            assert_eq!(programs.len(), 2 * Call::ALL.len(), "{backend:?}");
         }
     }
 

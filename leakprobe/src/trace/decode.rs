@@ -17,11 +17,15 @@ pub enum What {
         addr: u64,
         /// Touched by the kernel on the process's behalf.
         by_kernel: bool,
+        /// How.
+        access: Access,
     },
     /// Memory was mapped, in place of whatever was there.
     Map {
         /// Where.
         range: AddrRange,
+        /// The PROT_* bits.
+        protection: u64,
         /// The MAP_* flags.
         flags: u64,
     },
@@ -49,12 +53,28 @@ pub enum What {
         /// The MADV_* number.
         advice: u64,
     },
+    /// Memory was locked, and so filled.
+    Lock {
+        /// Where.
+        range: AddrRange,
+        /// The MLOCK_* flags.
+        flags: u64,
+    },
     /// Access rights changed.
     Protect,
     /// A thread exited.
     ThreadExit,
     /// The process called execve.
     Exec,
+}
+
+/// What the hardware says of a touch that made a fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// The page was there, and must not be used so: it is shared with a child, with a file, or all zeroes.
+    pub present: bool,
+    /// It was to be written to.
+    pub write: bool,
 }
 
 /// An event, checked.
@@ -163,6 +183,10 @@ impl<'a> RawStack<'a> {
     }
 }
 
+/// Bits of a page fault's error code (Linux `arch/x86/include/asm/trap_pf.h`).
+const ERROR_PRESENT: u32 = 1 << 0;
+const ERROR_WRITE: u32 = 1 << 1;
+
 /// Decodes one record; `None` where it is not one of ours.
 pub fn decode(bytes: &[u8]) -> Option<Event<'_>> {
     let lengths = [FAULT_BYTES, EVENT_BYTES, STACK_FRAMES_ONLY_BYTES, STACK_NATIVE_BYTES, STACK_WHOLE_BYTES];
@@ -177,7 +201,8 @@ pub fn decode(bytes: &[u8]) -> Option<Event<'_>> {
         return None;
     }
     let addr = word(bytes, std::mem::offset_of!(Wire, addr));
-    let what = decode_what(kind, [addr, arg(0), arg(1), arg(2)])?;
+    let low_arg = half_word(bytes, std::mem::offset_of!(Wire, low_arg));
+    let what = decode_what(kind, [addr, arg(0), arg(1), arg(2)], low_arg)?;
     let time_ns = word(bytes, std::mem::offset_of!(Wire, time_ns));
     let stack_weight = half_word(bytes, std::mem::offset_of!(Wire, stack_weight));
     let has_stack = bytes.len() > EVENT_BYTES;
@@ -193,12 +218,18 @@ pub fn decode(bytes: &[u8]) -> Option<Event<'_>> {
     })
 }
 
-fn decode_what(kind: u32, args: [u64; 4]) -> Option<What> {
+fn decode_what(kind: u32, args: [u64; 4], low_arg: u32) -> Option<What> {
     let range = || AddrRange::with_len(args[0], args[1])?.touched_pages();
+    let fault = |by_kernel| {
+        let access = Access { present: low_arg & ERROR_PRESENT != 0, write: low_arg & ERROR_WRITE != 0 };
+        What::Fault { addr: args[0], by_kernel, access }
+    };
     Some(match kind {
-        kind::FAULT_USER => What::Fault { addr: args[0], by_kernel: false },
-        kind::FAULT_KERNEL => What::Fault { addr: args[0], by_kernel: true },
-        kind::MMAP => What::Map { range: range()?, flags: args[3] },
+        kind::FAULT_USER => fault(false),
+        kind::FAULT_KERNEL => fault(true),
+        kind::MMAP => What::Map { range: range()?, protection: args[2], flags: args[3] },
+        kind::MLOCK => What::Lock { range: range()?, flags: 0 },
+        kind::MLOCK2 => What::Lock { range: range()?, flags: args[2] },
         kind::MUNMAP => What::Unmap { range: range()? },
         kind::MREMAP => What::Remap {
             from: AddrRange::with_len(args[0], args[1]).and_then(|from| from.touched_pages()),
@@ -244,15 +275,26 @@ mod tests {
         let bytes = record(kind::MMAP, [0x7000, 5000, 3, 0x22], EVENT_BYTES);
         let event = decode(&bytes).unwrap();
         let range = AddrRange::new(0x7000, 0x9000).unwrap();
-        assert_eq!(event.what, What::Map { range, flags: 0x22 });
+        assert_eq!(event.what, What::Map { range, protection: 3, flags: 0x22 });
         assert!(event.time_ns == 7 && event.stack.is_none());
     }
 
     #[test]
     fn a_fault_is_cut_and_nothing_else_is() {
         let fault = decode(&record(kind::FAULT_USER, [0x7123, 0, 0, 0], FAULT_BYTES)).map(|event| event.what);
-        assert_eq!(fault, Some(What::Fault { addr: 0x7123, by_kernel: false }));
+        assert_eq!(fault, Some(What::Fault { addr: 0x7123, by_kernel: false, access: Access::default() }));
         assert!(decode(&record(kind::MUNMAP, [0x7000, 1, 0, 0], FAULT_BYTES)).is_none());
+    }
+
+    #[test]
+    fn a_fault_says_whether_the_page_was_there_and_was_written() {
+        for (error_code, present, write) in [(4, false, false), (6, false, true), (7, true, true)] {
+            let mut bytes = record(kind::FAULT_USER, [0x7123, 0, 0, 0], FAULT_BYTES);
+            bytes[28] = error_code;
+            let access = Access { present, write };
+            let expected = What::Fault { addr: 0x7123, by_kernel: false, access };
+            assert_eq!(decode(&bytes).map(|event| event.what), Some(expected));
+        }
     }
 
     #[test]

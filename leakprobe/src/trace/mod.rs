@@ -5,9 +5,12 @@
 
 pub mod backend;
 pub mod decode;
+pub mod fills;
 pub mod holders;
 pub mod probes;
+pub mod rate;
 pub mod recording;
+mod refusal;
 mod tracefs;
 mod trial;
 
@@ -23,19 +26,15 @@ use serde::{Deserialize, Serialize};
 
 use self::backend::Backend;
 use self::decode::RawStack;
+use self::rate::{Sampler, StackRate};
 use self::recording::{Events, Recording, Unwound};
+pub use self::refusal::AttachError;
+pub(crate) use self::refusal::refusal;
 use crate::address::AddrRange;
 use crate::claim::Word;
 
 /// The kernel side, as build.rs made it; empty where there was no BPF toolchain.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leakprobe-kernel"));
-
-/// Stacks a second at most, so that they cost the target about a per cent of a core: ten thousand in ten seconds.
-const STACKS_PER_SECOND: f64 = 1000.0;
-/// Weight of the newest tick in the running mean of the fault rate: it follows within some ten ticks.
-const RATE_SMOOTHING: f64 = 0.2;
-/// The sampling rate until the first look at how often the target faults: the kernel side thins out a burst.
-const FIRST_STACK_PERIOD: u32 = 1;
 
 /// What the probes saw.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -46,6 +45,13 @@ pub struct Tracing {
     pub lost: Vec<LostRow>,
     /// One fault in so many kept its stack, at the sparsest; null without a window.
     pub stack_sample_rate: Option<u64>,
+    /// One system call in so many that maps, moves or fills memory kept its stack, at the sparsest; null without a
+    /// window.
+    #[serde(default)]
+    pub call_stack_sample_rate: Option<u64>,
+    /// The most memory that leakprobe itself had resident; null where the kernel does not say.
+    #[serde(default)]
+    pub own_peak_rss: Option<u64>,
     /// Stacks that end before the thread's first frame.
     pub stacks_truncated: u64,
     /// Which probes were attached.
@@ -70,51 +76,6 @@ pub struct Probe {
     pub attached: bool,
     /// Why not.
     pub error: Option<String>,
-}
-
-/// Why no probe could be attached.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// leakprobe was built without its kernel side.
-    #[error("this leakprobe was built without its kernel side: run `cargo xtask setup`, then build it again")]
-    NoObject,
-    /// tracefs is neither mounted nor mountable.
-    #[error(
-        "tracefs is not mounted and mounting it failed ({error}): run `mount -t tracefs nodev /sys/kernel/tracing`"
-    )]
-    NoTracefs {
-        /// The mount's error.
-        error: std::io::Error,
-    },
-    /// The kernel refused for want of a privilege.
-    #[error(
-        "the kernel refuses BPF programs ({error}): run as root, or with CAP_BPF and CAP_PERFMON (kernels before 5.8: CAP_SYS_ADMIN), outside lockdown=confidentiality"
-    )]
-    NotPermitted {
-        /// The refusal.
-        error: String,
-    },
-    /// We run in a PID namespace other than the initial one.
-    #[error(
-        "leakprobe runs in a PID namespace of its own, where its probes cannot tell the process from others: run it in the host's (for example `docker run --pid=host`), or take a snapshot with --duration 0"
-    )]
-    InnerPidNamespace,
-    /// The backend that was asked for does not work here.
-    #[error(
-        "the backend {backend} does not work here: {error}; leave --backend out to have the best one that does"
-    )]
-    Backend {
-        /// Its word.
-        backend: &'static str,
-        /// Why.
-        error: String,
-    },
-    /// The kernel lacks something.
-    #[error("this kernel cannot run the probes: {error}")]
-    KernelLacks {
-        /// What it said.
-        error: String,
-    },
 }
 
 /// What the kernel side needs to know of the target.
@@ -145,10 +106,10 @@ pub struct Tracer {
     probes: Vec<Probe>,
     watched_tgid: u32,
     counted_on_trial: Vec<u64>,
-    period: u32,
-    sparsest_period: u32,
-    faults_at_last_tick: u64,
-    faults_per_second: f64,
+    faults: Sampler,
+    calls: Sampler,
+    /// What the kernel side was told last.
+    told: Option<(u32, u32)>,
     last_tick: Instant,
 }
 
@@ -158,7 +119,12 @@ impl Tracer {
     ///
     /// # Errors
     /// Where page faults or system calls cannot be seen: without them there is nothing to watch.
-    pub fn attach(watched: &Watched, wanted: Option<Backend>, verbose: bool) -> Result<Self, AttachError> {
+    pub fn attach(
+        watched: &Watched,
+        wanted: Option<Backend>,
+        stack_rate: StackRate,
+        verbose: bool,
+    ) -> Result<Self, AttachError> {
         if OBJECT.is_empty() {
             return Err(AttachError::NoObject);
         }
@@ -170,7 +136,12 @@ impl Tracer {
         let mut ring = take_map(&mut ebpf, "EVENTS")?;
         let mut settings: Array<MapData, Settings> = take_map(&mut ebpf, "SETTINGS")?;
         let logger = if verbose { EbpfLogger::init(&mut ebpf).ok() } else { None };
-        let on_trial = Settings { stack_period: FIRST_STACK_PERIOD, watched_tgid: std::process::id() };
+        let on_trial = Settings {
+            fault_stack_period: 1,
+            call_stack_period: 1,
+            watched_tgid: std::process::id(),
+            is_fixed: 1,
+        };
         settings.set(0, on_trial, 0).map_err(refusal)?;
         let mut probes = probes::attach_always(&mut ebpf)?;
         let chosen = backend::attach(&mut ebpf, &mut ring, wanted)?;
@@ -185,14 +156,13 @@ impl Tracer {
             backend: chosen.backend,
             probes,
             watched_tgid: watched.pid,
-            period: 0,
-            sparsest_period: 1,
-            faults_at_last_tick: 0,
-            faults_per_second: 0.0,
+            faults: Sampler::new(stack_rate),
+            calls: Sampler::new(stack_rate),
+            told: None,
             last_tick: Instant::now(),
             ebpf,
         };
-        tracer.set_period(FIRST_STACK_PERIOD);
+        tracer.tell_periods();
         tracer.last_tick = Instant::now();
         Ok(tracer)
     }
@@ -208,7 +178,8 @@ impl Tracer {
     /// Where the counters cannot be read.
     pub fn begin(&mut self) -> Result<()> {
         self.adapt()?;
-        self.sparsest_period = self.period;
+        self.faults.begin();
+        self.calls.begin();
         Ok(())
     }
 
@@ -238,15 +209,9 @@ impl Tracer {
     pub fn adapt(&mut self) -> Result<()> {
         let elapsed_seconds = self.last_tick.elapsed().as_secs_f64();
         self.last_tick = Instant::now();
-        let faults = self.count(counter::FAULTS_SEEN)?;
-        let new = faults.saturating_sub(self.faults_at_last_tick);
-        self.faults_at_last_tick = faults;
-        let per_second = new as f64 / elapsed_seconds.max(0.001);
-        // A burst is worth its stacks; only what lasts is thinned out.
-        self.faults_per_second += RATE_SMOOTHING * (per_second - self.faults_per_second);
-        // A power of two, so that a little noise does not change it all the time.
-        let wanted = (self.faults_per_second / STACKS_PER_SECOND).clamp(1.0, 65_536.0) as u32;
-        self.set_period(wanted.next_power_of_two());
+        self.faults.adapt(self.count(counter::FAULTS_SEEN)?, elapsed_seconds);
+        self.calls.adapt(self.count(counter::CALLS_SEEN)?, elapsed_seconds);
+        self.tell_periods();
         Ok(())
     }
 
@@ -263,25 +228,33 @@ impl Tracer {
         lost.push(LostRow { cause: "records_undecodable".into(), count: recording.undecodable() });
         lost.push(LostRow { cause: "stacks_table_full".into(), count: recording.stacks_refused() });
         lost.push(LostRow { cause: "mappings_table_full".into(), count: recording.mappings_refused() });
+        lost.push(LostRow { cause: "fills_table_full".into(), count: recording.fills_refused() });
         lost.push(LostRow { cause: "pages_table_full".into(), count: recording.pages_refused() });
         Ok(Tracing {
             events: recording.events().clone(),
             lost,
             // In a burst the probes thin out by themselves.
-            stack_sample_rate: Some(u64::from(self.sparsest_period.max(recording.sparsest_weight()))),
+            stack_sample_rate: Some(u64::from(
+                self.faults.sparsest_period.max(recording.sparsest_fault_weight()),
+            )),
+            call_stack_sample_rate: Some(u64::from(
+                self.calls.sparsest_period.max(recording.sparsest_call_weight()),
+            )),
+            own_peak_rss: None,
             stacks_truncated: recording.stacks_truncated(),
             probes: self.probes.clone(),
         })
     }
 
-    fn set_period(&mut self, stack_period: u32) {
-        if stack_period == self.period {
-            return;
-        }
+    fn tell_periods(&mut self) {
+        let periods = (self.faults.period, self.calls.period);
+        let (fault_stack_period, call_stack_period) = periods;
         // A failure leaves the old rate: stacks carry their own weight, so nothing is wrong with them.
-        if self.settings.set(0, Settings { stack_period, watched_tgid: self.watched_tgid }, 0).is_ok() {
-            self.period = stack_period;
-            self.sparsest_period = self.sparsest_period.max(stack_period);
+        let is_fixed = u32::from(self.faults.is_fixed());
+        let watched_tgid = self.watched_tgid;
+        let settings = Settings { fault_stack_period, call_stack_period, watched_tgid, is_fixed };
+        if self.told != Some(periods) && self.settings.set(0, settings, 0).is_ok() {
+            self.told = Some(periods);
         }
     }
 
@@ -312,7 +285,7 @@ const LOSSES: [(u32, &str); 12] = [
     (counter::STACKS_SCRATCH_BUSY, "stacks_scratch_busy"),
     (counter::SCRATCH_MISSING, "scratch_missing"),
 ];
-const _: () = assert!(LOSSES.len() + 1 == counter::SLOTS as usize); // all but FAULTS_SEEN
+const _: () = assert!(LOSSES.len() + 2 == counter::SLOTS as usize); // all but what was seen
 
 fn load(watched: &Watched, verbose: bool) -> Result<Ebpf, aya::EbpfError> {
     let bounds =
@@ -363,32 +336,4 @@ fn take_map<T: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &str) -> Result<T
     ebpf.take_map(name)
         .and_then(|map| T::try_from(map).ok())
         .ok_or_else(|| AttachError::KernelLacks { error: format!("the BPF object has no map {name}") })
-}
-
-/// Sorts a refusal: a privilege that is missing, or a kernel that cannot.
-pub(crate) fn refusal(error: impl std::error::Error + 'static) -> AttachError {
-    let text = format!("{:#}", anyhow::Error::msg(chain(&error)));
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    while let Some(error) = source {
-        if let Some(io) = error.downcast_ref::<std::io::Error>()
-            && io.kind() == std::io::ErrorKind::PermissionDenied
-        {
-            return AttachError::NotPermitted { error: text };
-        }
-        source = error.source();
-    }
-    AttachError::KernelLacks { error: text }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        source = error.source();
-    }
-    text
 }

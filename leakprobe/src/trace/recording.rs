@@ -2,12 +2,13 @@
 //! Pure: it is given events and stacks, and never asks the kernel for anything.
 
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rangemap::RangeMap;
 use serde::{Deserialize, Serialize};
 
-use super::decode::{Event, What};
+use super::decode::{Access, Event, What};
+use super::fills::{By, Fill, Fills};
 use super::holders::{Holder, PageHolders, Touch};
 use crate::address::AddrRange;
 
@@ -18,6 +19,16 @@ const MAX_MAPPINGS: usize = 200_000;
 /// `MADV_DONTNEED`, `MADV_REMOVE` and `MADV_DONTNEED_LOCKED` drop pages at once; `MADV_FREE` does not,
 /// and a page touched again before the kernel took it makes no fault (include/uapi/asm-generic/mman-common.h).
 const ADVICE_THAT_DROPS: [u64; 3] = [4, 9, 24];
+/// `MADV_POPULATE_READ`, `MADV_POPULATE_WRITE`, `MADV_COLLAPSE`.
+const POPULATE_READ: u64 = 22;
+const POPULATE_WRITE: u64 = 23;
+const COLLAPSE: u64 = 25;
+/// `PROT_WRITE`, `MAP_LOCKED`, `MAP_POPULATE`, `MAP_NONBLOCK`, `MLOCK_ONFAULT` (include/uapi/asm-generic/mman.h, mman-common.h).
+const PROT_WRITE: u64 = 0x2;
+const MAP_LOCKED: u64 = 0x2000;
+const MAP_POPULATE: u64 = 0x8000;
+const MAP_NONBLOCK: u64 = 0x1_0000;
+const MLOCK_ONFAULT: u64 = 1;
 
 /// Events by kind.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -28,6 +39,9 @@ pub struct Events {
     pub mappings: u64,
     /// munmap and madvise calls that succeeded.
     pub unmappings: u64,
+    /// mlock and mlock2 calls that succeeded.
+    #[serde(default)]
+    pub locks: u64,
     /// mprotect calls that succeeded.
     pub protections: u64,
     /// Threads that exited.
@@ -37,7 +51,7 @@ pub struct Events {
 impl Events {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.faults + self.mappings + self.unmappings + self.protections + self.thread_exits
+        self.faults + self.mappings + self.unmappings + self.locks + self.protections + self.thread_exits
     }
 }
 
@@ -73,12 +87,14 @@ pub struct Mapping {
 pub struct Recording {
     started_ns: u64,
     brk_addr: Option<u64>,
+    fills: Fills,
     holders: PageHolders,
     mappings: RangeMap<u64, Mapping>,
-    stacks: Vec<Rc<Unwound>>,
-    index_of: HashMap<Rc<Unwound>, u32>,
+    stacks: Vec<Arc<Unwound>>,
+    index_of: HashMap<Arc<Unwound>, u32>,
     events: Events,
-    sparsest_weight: u32,
+    sparsest_fault_weight: u32,
+    sparsest_call_weight: u32,
     stacks_truncated: u64,
     stacks_refused: u64,
     mappings_refused: u64,
@@ -99,14 +115,29 @@ impl Recording {
         }
         let stack = unwound.and_then(|unwound| self.intern(unwound));
         let weight = event.stack_weight.max(1);
-        self.sparsest_weight = self.sparsest_weight.max(weight);
+        let sparsest = match event.what {
+            What::Fault { .. } => &mut self.sparsest_fault_weight,
+            _ => &mut self.sparsest_call_weight,
+        };
+        *sparsest = weight.max(*sparsest);
         match event.what {
-            What::Fault { addr, .. } => {
+            What::Fault { addr, access, .. } => {
                 self.events.faults += 1;
-                let micros = self.touched_micros(event.time_ns);
-                self.holders.touch(addr, micros, Holder { stack, weight });
+                self.touch(event.time_ns, addr, Holder { stack, weight }, access);
             }
-            What::Map { range, flags } => self.map(event, range, flags, stack),
+            What::Map { range, protection, flags } => {
+                self.map(event, range, flags, stack);
+                let fills = flags & MAP_POPULATE != 0 && flags & MAP_NONBLOCK == 0;
+                if fills || flags & MAP_LOCKED != 0 {
+                    self.fill(event, range, By::Map, stack, protection & PROT_WRITE != 0);
+                }
+            }
+            What::Lock { range, flags } => {
+                self.events.locks += 1;
+                if flags & MLOCK_ONFAULT == 0 {
+                    self.fill(event, range, By::Lock, stack, true);
+                }
+            }
             What::Unmap { range } => {
                 self.events.unmappings += 1;
                 self.forget(event, range);
@@ -115,8 +146,13 @@ impl Recording {
             What::Break { end_addr } => self.move_break(event, end_addr, stack),
             What::Advise { range, advice } => {
                 self.events.unmappings += 1;
-                if ADVICE_THAT_DROPS.contains(&advice) {
-                    self.holders.clear(range, self.entered_micros(event.entered_ns));
+                match advice {
+                    POPULATE_READ | POPULATE_WRITE => {
+                        self.fill(event, range, By::Advice, stack, advice == POPULATE_WRITE);
+                    }
+                    COLLAPSE => self.fill(event, range, By::Collapse, stack, true),
+                    advice if ADVICE_THAT_DROPS.contains(&advice) => self.drop_pages(event, range),
+                    _ => {}
                 }
             }
             What::Protect => self.events.protections += 1,
@@ -130,9 +166,29 @@ impl Recording {
         self.undecodable += 1;
     }
 
-    /// Who made the page at `addr` resident.
-    pub fn holder(&self, addr: u64, huge: bool) -> Option<Holder> {
-        self.holders.holder(addr, huge)
+    /// What filled the page at `addr` without a fault.
+    pub fn fill_at(&self, addr: u64) -> Option<&Fill> {
+        self.fills.at(addr)
+    }
+
+    /// Where the page at `addr` lay before mremap moved it there.
+    pub fn origin(&self, addr: u64) -> Option<u64> {
+        self.fills.origin(addr)
+    }
+
+    /// What mremap moved: where it is, and where it was when the window began.
+    pub fn moves(&self) -> impl Iterator<Item = (AddrRange, AddrRange)> + '_ {
+        self.fills.moves()
+    }
+
+    /// The stack of the call that mapped `addr`, or moved memory there.
+    pub fn mapped_by(&self, addr: u64) -> Option<u32> {
+        self.mappings.get(&addr)?.stack
+    }
+
+    /// Who touched the huge page around `addr` and gave back the part that was touched.
+    pub fn split_by(&self, addr: u64) -> Option<Holder> {
+        self.holders.split_by(addr)
     }
 
     /// The pages of `range` touched and not given back, by address.
@@ -162,9 +218,14 @@ impl Recording {
         &self.events
     }
 
-    /// The most events that one stack stands for.
-    pub fn sparsest_weight(&self) -> u32 {
-        self.sparsest_weight
+    /// The most faults that one stack stands for.
+    pub fn sparsest_fault_weight(&self) -> u32 {
+        self.sparsest_fault_weight
+    }
+
+    /// The most system calls that one stack stands for.
+    pub fn sparsest_call_weight(&self) -> u32 {
+        self.sparsest_call_weight
     }
 
     /// How many sampled stacks ended before the thread's first frame.
@@ -187,6 +248,11 @@ impl Recording {
         self.holders.refused()
     }
 
+    /// How many ranges filled or moved by system calls found no room.
+    pub fn fills_refused(&self) -> u64 {
+        self.fills.refused()
+    }
+
     /// How many records were not ours.
     pub fn undecodable(&self) -> u64 {
         self.undecodable
@@ -199,8 +265,27 @@ impl Recording {
 
     fn map(&mut self, event: &Event<'_>, range: AddrRange, flags: u64, stack: Option<u32>) {
         self.events.mappings += 1;
-        self.holders.clear(range, self.entered_micros(event.entered_ns));
+        self.drop_pages(event, range);
         self.insert(event, range, flags, stack);
+    }
+
+    /// What was filled is there already, unless it was only read.
+    fn touch(&mut self, time_ns: u64, addr: u64, holder: Holder, access: Access) {
+        let is_settled = |fill: &Fill| access.present && (fill.writes || !access.write);
+        if self.fills.at(addr).is_some_and(is_settled) && !self.holders.is_touched(addr) {
+            return;
+        }
+        let micros = self.touched_micros(time_ns);
+        self.holders.touch(addr, micros, holder, access);
+    }
+
+    fn fill(&mut self, event: &Event<'_>, range: AddrRange, by: By, stack: Option<u32>, writes: bool) {
+        self.fills.fill(range, Fill { by, stack, writes, at_ns: event.time_ns });
+    }
+
+    fn drop_pages(&mut self, event: &Event<'_>, range: AddrRange) {
+        self.holders.clear(range, self.entered_micros(event.entered_ns));
+        self.fills.clear(range, event.entered_ns);
     }
 
     fn remap(&mut self, event: &Event<'_>, from: Option<AddrRange>, to: AddrRange, stack: Option<u32>) {
@@ -208,9 +293,10 @@ impl Recording {
         let Some(from) = from else { return self.insert(event, to, 0, stack) };
         if from.start_addr != to.start_addr {
             let kept = from.len_bytes().min(to.len_bytes());
-            self.holders.clear(to, self.entered_micros(event.entered_ns));
+            self.drop_pages(event, to);
             if let Some(kept) = AddrRange::with_len(from.start_addr, kept) {
                 self.holders.rename(kept, to.start_addr);
+                self.fills.rename(kept, to.start_addr, event.time_ns);
             }
             self.forget(event, from);
         } else if let Some(cut) = AddrRange::new(to.end_addr, from.end_addr) {
@@ -241,7 +327,7 @@ impl Recording {
 
     /// A mapping whose making was recorded after the unmapping began is not the one unmapped.
     fn forget(&mut self, event: &Event<'_>, range: AddrRange) {
-        self.holders.clear(range, self.entered_micros(event.entered_ns));
+        self.drop_pages(event, range);
         let span = range.start_addr..range.end_addr;
         let newer: Vec<_> = self
             .mappings
@@ -265,8 +351,8 @@ impl Recording {
             return None;
         }
         let index = u32::try_from(self.stacks.len()).expect("MAX_STACKS fits");
-        let unwound = Rc::new(unwound);
-        self.stacks.push(Rc::clone(&unwound));
+        let unwound = Arc::new(unwound);
+        self.stacks.push(Arc::clone(&unwound));
         self.index_of.insert(unwound, index);
         Some(index)
     }
@@ -288,6 +374,8 @@ impl Recording {
 mod tests {
     use super::*;
 
+    const NEW: Access = Access { present: false, write: true };
+
     fn range(start_addr: u64, end_addr: u64) -> AddrRange {
         AddrRange::new(start_addr, end_addr).unwrap()
     }
@@ -297,14 +385,14 @@ mod tests {
     }
 
     fn fault(recording: &mut Recording, addr: u64, time_ns: u64) {
-        recording.take(&event(What::Fault { addr, by_kernel: false }, time_ns, time_ns), None);
+        recording.take(&event(What::Fault { addr, by_kernel: false, access: NEW }, time_ns, time_ns), None);
     }
 
     #[test]
     fn what_was_unmapped_is_forgotten() {
         let mut recording = Recording::new(0, None);
         let mapped = range(0x10_0000, 0x20_0000);
-        recording.take(&event(What::Map { range: mapped, flags: 0x22 }, 1_000, 2_000), None);
+        recording.take(&event(What::Map { range: mapped, protection: 3, flags: 0x22 }, 1_000, 2_000), None);
         fault(&mut recording, 0x10_0000, 3_000);
         fault(&mut recording, 0x18_0000, 3_000);
         recording.take(&event(What::Unmap { range: range(0x18_0000, 0x20_0000) }, 5_000, 6_000), None);
@@ -319,7 +407,7 @@ mod tests {
     fn a_mapping_recorded_before_the_unmap_it_raced_with_stays() {
         let mut recording = Recording::new(0, None);
         let place = range(0x10_0000, 0x20_0000);
-        recording.take(&event(What::Map { range: place, flags: 0x22 }, 6_000, 7_000), None);
+        recording.take(&event(What::Map { range: place, protection: 3, flags: 0x22 }, 6_000, 7_000), None);
         fault(&mut recording, 0x10_0000, 8_000);
         recording.take(&event(What::Unmap { range: place }, 5_000, 9_000), None);
         assert_eq!(recording.pages().count(), 1);
@@ -349,9 +437,28 @@ mod tests {
     fn equal_stacks_are_kept_once() {
         let mut recording = Recording::new(0, None);
         let unwound = || Some(Unwound { addrs: vec![1, 2], truncated: false });
-        recording.take(&event(What::Fault { addr: 0x5000, by_kernel: false }, 1, 1), unwound());
-        recording.take(&event(What::Fault { addr: 0x6000, by_kernel: false }, 1, 1), unwound());
+        recording.take(&event(What::Fault { addr: 0x5000, by_kernel: false, access: NEW }, 1, 1), unwound());
+        recording.take(&event(What::Fault { addr: 0x6000, by_kernel: false, access: NEW }, 1, 1), unwound());
         assert_eq!(recording.stacks.len(), 1);
-        assert_eq!(recording.holder(0x6000, false).unwrap().stack, Some(0));
+        let touch = recording.touched(range(0x6000, 0x7000)).next().unwrap();
+        assert_eq!(touch.holder.stack, Some(0));
+    }
+
+    #[test]
+    fn what_mmap_filled_is_its_own_until_it_is_dropped_and_touched() {
+        let mut recording = Recording::new(0, None);
+        let place = range(0x10_0000, 0x20_0000);
+        let populated = What::Map { range: place, protection: 3, flags: 0x22 | MAP_POPULATE };
+        recording.take(&event(populated, 1_000, 2_000), None);
+        assert_eq!(recording.fill_at(0x10_0000).map(|fill| fill.by), Some(By::Map));
+        let copied = Access { present: true, write: true };
+        let what = What::Fault { addr: 0x10_0000, by_kernel: false, access: copied };
+        recording.take(&event(what, 3_000, 3_000), None);
+        assert_eq!(recording.pages().count(), 0, "it was there, and a fork made it shared");
+        let dropped = What::Advise { range: range(0x10_0000, 0x11_0000), advice: 4 };
+        recording.take(&event(dropped, 4_000, 5_000), None);
+        assert!(recording.fill_at(0x10_0000).is_none() && recording.fill_at(0x11_0000).is_some());
+        fault(&mut recording, 0x10_0000, 6_000);
+        assert_eq!(recording.pages().count(), 1);
     }
 }

@@ -4,8 +4,8 @@
 use std::io;
 
 use aya::maps::{MapData, RingBuf};
-use rustix::mm::{Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags};
-use rustix::mm::{madvise, mmap_anonymous, mprotect, mremap, munmap};
+use rustix::mm::{Advice, MapFlags, MlockFlags, MprotectFlags, MremapFlags, ProtFlags};
+use rustix::mm::{madvise, mlock, mlock_with, mmap_anonymous, mprotect, mremap, munlock, munmap};
 
 use super::backend::Call;
 use super::decode::{self, What};
@@ -44,6 +44,9 @@ fn act() -> io::Result<Deeds> {
         start.cast::<u8>().write_volatile(1);
         mprotect(start, all, MprotectFlags::READ | MprotectFlags::WRITE)?;
         madvise(start, page_bytes, Advice::LinuxDontNeed)?;
+        mlock(start, page_bytes)?;
+        mlock_with(start, 2 * page_bytes, MlockFlags::empty())?;
+        munlock(start, all)?;
         mremap(start, all, rest, MremapFlags::empty())?;
         munmap(start, rest)?;
         start as u64
@@ -73,6 +76,8 @@ fn recognize(what: What, deeds: &Deeds) -> Option<Call> {
         What::Break { end_addr } if end_addr == deeds.break_addr => Some(Call::Brk),
         What::Advise { range, .. } if Some(range) == pages(1) => Some(Call::Madvise),
         What::Protect => Some(Call::Mprotect),
+        What::Lock { range, .. } if Some(range) == pages(1) => Some(Call::Mlock),
+        What::Lock { range, .. } if Some(range) == pages(2) => Some(Call::Mlock2),
         _ => None,
     }
 }
@@ -94,9 +99,12 @@ mod tests {
     fn only_a_true_record_counts() {
         let mapped = AddrRange::new(0x1_0000, 0x1_4000).unwrap();
         let deeds = Deeds { mapped, break_addr: 0x9000 };
-        assert_eq!(recognize(What::Map { range: mapped, flags: 0x22 }, &deeds), Some(Call::Mmap));
+        assert_eq!(
+            recognize(What::Map { range: mapped, protection: 3, flags: 0x22 }, &deeds),
+            Some(Call::Mmap)
+        );
         let elsewhere = AddrRange::new(0x2_0000, 0x2_4000).unwrap();
-        assert_eq!(recognize(What::Map { range: elsewhere, flags: 0x22 }, &deeds), None);
+        assert_eq!(recognize(What::Map { range: elsewhere, protection: 3, flags: 0x22 }, &deeds), None);
         assert_eq!(recognize(What::Break { end_addr: 0x8000 }, &deeds), None);
     }
 }

@@ -10,6 +10,7 @@ mod mappings;
 mod requests;
 mod service;
 mod storm;
+mod storms;
 mod watcher;
 
 use std::io::Write;
@@ -30,6 +31,8 @@ pub(crate) enum Part {
     Malloc,
     /// A storm of page faults
     Storm,
+    /// A storm of page faults beside one of mappings: what is lost
+    Storms,
     /// Reading 60,000 mappings
     Mappings,
 }
@@ -40,7 +43,7 @@ pub(crate) fn run(rounds: u32, only: Option<Part>) -> Result<()> {
     setup::run(setup::Releases::Newest)?;
     setup::bench_tools();
     let leakprobe = build_leakprobe()?;
-    let parts = [Part::Requests, Part::Redis, Part::Malloc, Part::Storm, Part::Mappings];
+    let parts = [Part::Requests, Part::Redis, Part::Malloc, Part::Storm, Part::Storms, Part::Mappings];
     for (index, part) in parts.into_iter().filter(|part| only.is_none_or(|only| only == *part)).enumerate() {
         if index > 0 {
             println!();
@@ -54,6 +57,7 @@ pub(crate) fn run(rounds: u32, only: Option<Part>) -> Result<()> {
             Part::Redis => service::redis(&leakprobe, rounds)?,
             Part::Malloc => malloc::run(&leakprobe, rounds)?,
             Part::Storm => storm::run(&leakprobe, rounds)?,
+            Part::Storms => storms::run(&leakprobe, rounds)?,
             Part::Mappings => mappings::run(&leakprobe, rounds)?,
         }
     }
@@ -72,6 +76,11 @@ struct Samples(Vec<f64>);
 impl Samples {
     fn push(&mut self, value: f64) {
         self.0.push(value);
+    }
+
+    /// Each of them in another unit.
+    fn each(&self, convert: impl Fn(f64) -> f64) -> Self {
+        Self(self.0.iter().copied().map(convert).collect())
     }
 
     /// Smallest, middle and largest.

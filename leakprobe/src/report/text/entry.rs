@@ -7,7 +7,7 @@ use std::io;
 use super::frames::{FIRST_TOUCH, Fold, fold, without_directories};
 use super::layout::{Page, Paint, Span, cut, cut_start, width};
 use super::owners::{Owner, SHORT_COLUMNS};
-use super::units::size_cell;
+use super::units::{GLUE, size, size_cell};
 use crate::report::escape::printable;
 use crate::report::{CallSite, Frame, HEAP_PROFILE, HeldSite};
 
@@ -26,6 +26,10 @@ pub struct Entry<'a> {
     pub owner: Option<Owner>,
     /// How many.
     pub bytes: u64,
+    /// By how much that may be off, where stacks were sampled.
+    error_bytes: Option<u64>,
+    /// Of `bytes`, freed and there still.
+    lazy_free_bytes: u64,
     /// "go statement", and the function; either may be missing.
     verb: Option<&'static str>,
     /// The innermost function worth showing.
@@ -57,7 +61,8 @@ impl<'a> Entry<'a> {
     /// A stack that made memory resident.
     pub fn of(site: &'a CallSite, exe: &str) -> Self {
         let entry = Self { owner: Some(Owner::of(site.component)), ..Self::of_stack(&site.frames, exe) };
-        let entry = Self { bytes: site.bytes, note: site.note.as_deref(), ..entry };
+        let (bytes, error_bytes, lazy_free_bytes) = (site.bytes, site.error_bytes, site.lazy_free);
+        let entry = Self { bytes, error_bytes, lazy_free_bytes, note: site.note.as_deref(), ..entry };
         if site.source == HEAP_PROFILE { entry.allocated() } else { entry }
     }
 
@@ -78,6 +83,8 @@ impl<'a> Entry<'a> {
         Self {
             owner: None,
             bytes: 0,
+            error_bytes: None,
+            lazy_free_bytes: 0,
             verb,
             function: shown.map(|at| function(&frames[at])),
             trail: own.into_iter().chain(outer).collect(),
@@ -89,6 +96,17 @@ impl<'a> Entry<'a> {
     /// Who is on a stack of the heap profile allocated, whatever else touched the page first.
     fn allocated(self) -> Self {
         Self { verb: self.verb.map(|verb| if verb == FIRST_TOUCH { "allocation" } else { verb }), ..self }
+    }
+
+    /// Takes in one that reads alike. Errors add up as those of samples do that know nothing of each other, which is
+    /// more than they do.
+    pub fn merge(&mut self, other: &Self) {
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.lazy_free_bytes = self.lazy_free_bytes.saturating_add(other.lazy_free_bytes);
+        let squares =
+            [self.error_bytes, other.error_bytes].map(|error| error.map(|bytes| (bytes as f64).powi(2)));
+        let sum = squares.into_iter().flatten().reduce(|one, other| one + other);
+        self.error_bytes = sum.map(|squares| squares.sqrt().ceil() as u64);
     }
 
     /// All that a reader sees of it, but for the bytes.
@@ -139,11 +157,14 @@ impl<'a> Entry<'a> {
     pub fn write_head(&self, page: &mut Page<'_>, bytes_paint: Paint) -> io::Result<()> {
         let margin_columns = self.margin_columns();
         let owner = self.owner.map_or("", Owner::short);
+        let error = self.error_bytes.map(|bytes| format!("  ±{GLUE}{}", size(bytes))).unwrap_or_default();
+        let head = self.head(page.columns() - margin_columns - width(&error));
         page.line(&[
             Span::right(bytes_paint, &size_cell(self.bytes), BYTES_COLUMNS),
             Span::new(Paint::Plain, "  "),
             Span::left(Paint::Plain, owner, margin_columns - BYTES_COLUMNS - 2),
-            Span::new(Paint::Plain, &self.head(page.columns() - margin_columns)),
+            Span::new(Paint::Plain, &head),
+            Span::new(Paint::Dim, &error),
         ])
     }
 
@@ -174,8 +195,13 @@ impl<'a> Entry<'a> {
         let mut lines: Vec<String> = Vec::new();
         // With a function in the head, the note has no other place.
         let note = self.note.filter(|_| self.function.is_some()).map(|note| format!("({note})"));
+        let freed = (self.lazy_free_bytes > 0)
+            .then(|| format!("({} of it freed, MADV_FREE)", size(self.lazy_free_bytes)));
         let steps = self.trail.iter().map(|step| step.worded(columns, is_wide));
-        for text in steps.chain(note) {
+        // Before the callers, for whom there may be no room.
+        let own = usize::from(self.trail.first().is_some_and(|step| step.function.is_none()));
+        let (place, callers) = (steps.clone().take(own), steps.skip(own));
+        for text in place.chain(freed).chain(callers).chain(note) {
             if text.is_empty() {
                 continue;
             }

@@ -50,10 +50,16 @@ fn traced(tracing: &Tracing) -> Vec<String> {
     let mut parts = vec![faults, format!("{mappings} seen"), format!("{}{GLUE}lost", count(lost))];
     match tracing.stack_sample_rate {
         Some(1) => parts.push("every stack kept".to_owned()),
-        Some(rate) => parts.push(format!("1 stack kept in up to {} faults, sizes scaled up", count(rate))),
+        Some(rate) => parts.push(format!(
+            "1 stack kept in up to {} faults, sizes scaled up: ± holds for 95 of 100 rows",
+            count(rate)
+        )),
         None => parts.push("stack sampling unknown".to_owned()),
     }
     let mut sentences = vec![format!("{}.", parts.join(", "))];
+    if let Some(bytes) = tracing.own_peak_rss {
+        sentences.push(format!("leakprobe itself took {} at most.", size(bytes)));
+    }
     if tracing.stacks_truncated > 0 {
         let stacks = counted(tracing.stacks_truncated, "stack ends", "stacks end");
         sentences.push(format!("{stacks} early."));

@@ -109,7 +109,7 @@ pub fn arranged(mut entries: Vec<Entry<'_>>, grouping: Grouping) -> Vec<Entry<'_
         entries.dedup_by(|next, kept| {
             let is_same = next.reading() == kept.reading();
             if is_same {
-                kept.bytes = kept.bytes.saturating_add(next.bytes);
+                kept.merge(next);
             }
             is_same
         });
