@@ -2,7 +2,7 @@
 //!
 //! No `bool`, `enum`, `Option` or `usize`: only fixed-width integers with named padding, so that any
 //! bit pattern is a value and user space can check it. A record is an [`Event`], and where
-//! [`Event::stack_weight`] is not zero a [`Stack`] follows it, cut to one of three lengths.
+//! [`Event::stack_weight`] is not zero a [`Stack`] follows it, cut to what is used of it.
 
 #![no_std]
 
@@ -97,12 +97,14 @@ pub struct Event {
     pub args: [u64; 3],
 }
 
-/// Most return addresses in a list of frames.
-pub const MAX_FRAMES: usize = 64;
-/// Bytes copied from the stack pointer upwards.
-pub const STACK_COPY_BYTES: usize = 4096;
-/// Bytes copied from the stack of the caller of the race detector.
-pub const CALLER_COPY_BYTES: usize = 2048;
+/// Most return addresses in a list of frames, and links in a chain.
+pub const MAX_FRAMES: usize = 128;
+/// Bytes copied from the stack pointer of native code upwards, where the stack is so deep.
+pub const STACK_COPY_BYTES: usize = 16 << 10;
+/// Bytes copied from the stack pointer of Go code: further up, frame pointers lead on.
+pub const GO_COPY_BYTES: usize = 4096;
+/// Bytes copied from the other stack of a thread that has two.
+pub const OTHER_COPY_BYTES: usize = 4096;
 
 /// A frame as the frame-pointer chain of a Go stack has it.
 #[repr(C)]
@@ -114,10 +116,18 @@ pub struct ChainLink {
     pub return_addr: u64,
 }
 
-/// The state of a thread at an event: what user space needs to unwind it afterwards.
-///
-/// The tail is left out where it cannot help: `STACK_FRAMES_ONLY_BYTES` for code with frame pointers,
-/// `STACK_NATIVE_BYTES` for native code, everything where native code runs on behalf of Go.
+/// What follows [`Stack`]'s head.
+pub mod form {
+    /// No registers were to be had: `frames` at the head's end.
+    pub const FRAMES: u32 = 0;
+    /// A process without Go: the stack's bytes at the head's end.
+    pub const NATIVE: u32 = 1;
+    /// A process with Go: [`super::GoParts`], then the stack's bytes.
+    pub const GO: u32 = 2;
+}
+
+/// The state of a thread at an event: what user space needs to unwind it afterwards. The stack's bytes come last,
+/// as many as there are.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Stack {
@@ -127,38 +137,50 @@ pub struct Stack {
     pub sp: u64,
     /// User-mode frame pointer (rbp).
     pub bp: u64,
-    /// r12, in which Go's `racecall` keeps its caller's stack pointer.
-    pub r12: u64,
-    /// Entries of `frames`.
-    pub frame_count: u32,
-    /// Bytes of `copy`.
+    /// rbx, r10, r12, r13, r14, r15. In r12 Go's `racecall` keeps its caller's stack pointer.
+    pub saved: [u64; 6],
+    /// One of [`form`].
+    pub form: u32,
+    /// Bytes copied from `sp` upwards.
     pub copy_bytes: u32,
-    /// Bytes of `caller_copy`.
-    pub caller_copy_bytes: u32,
-    /// Entries of `chain`.
+    /// Entries of [`GoParts::chain`], or of the list of frames.
     pub chain_count: u32,
-    /// Where `caller_copy` was copied from: the stack pointer of `racecall`'s caller; 0 if not found.
-    pub caller_sp: u64,
-    /// The kernel's own walk along the frame pointers, innermost first.
-    pub frames: [u64; MAX_FRAMES],
-    /// The stack's bytes from `sp` upwards.
-    pub copy: [u8; STACK_COPY_BYTES],
-    /// The bytes from `caller_sp` upwards.
-    pub caller_copy: [u8; CALLER_COPY_BYTES],
-    /// The frame-pointer chain of the goroutine on whose behalf native code runs.
-    pub chain: [ChainLink; MAX_FRAMES],
+    /// Bytes of [`GoParts::other_copy`].
+    pub other_copy_bytes: u32,
+    /// By `form`.
+    pub tail: [u8; STACK_TAIL_BYTES],
 }
 
+/// What else is known of a thread that may run Go code.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct GoParts {
+    /// Go's `m` of the thread; 0 where user space has not said which that is.
+    pub machine: u64,
+    /// Where the goroutine left its stack for the one that the thread is on (`g.sched`: pc, sp, bp); 0 where it did not.
+    pub left_pc: u64,
+    /// See `left_pc`.
+    pub left_sp: u64,
+    /// See `left_pc`.
+    pub left_bp: u64,
+    /// The stack pointer of `racecall`'s caller; 0 if not found.
+    pub race_sp: u64,
+    /// Where `other_copy` was copied from; 0 for nowhere.
+    pub other_sp: u64,
+    /// A chain of frame pointers on the goroutine's stack.
+    pub chain: [ChainLink; MAX_FRAMES],
+    /// The bytes from `other_sp` upwards.
+    pub other_copy: [u8; OTHER_COPY_BYTES],
+}
+
+/// Length of an event and the head of its stack.
+pub const STACK_HEAD_BYTES: usize = EVENT_BYTES + core::mem::offset_of!(Stack, tail);
+/// Room for everything that may follow the head.
+pub const STACK_TAIL_BYTES: usize = size_of::<GoParts>() + STACK_COPY_BYTES;
 /// Length of a fault without a stack: the event up to where system calls' fields begin.
 pub const FAULT_BYTES: usize = core::mem::offset_of!(Event, entered_ns);
 /// Length of an event.
 pub const EVENT_BYTES: usize = size_of::<Event>();
-/// Length of an event with registers and frames.
-pub const STACK_FRAMES_ONLY_BYTES: usize = EVENT_BYTES + core::mem::offset_of!(Stack, copy);
-/// Length of an event with registers, frames and the stack's bytes.
-pub const STACK_NATIVE_BYTES: usize = EVENT_BYTES + core::mem::offset_of!(Stack, caller_copy);
-/// Length of an event with the whole of [`Stack`].
-pub const STACK_WHOLE_BYTES: usize = EVENT_BYTES + size_of::<Stack>();
 
 /// What user space changes while the probes run.
 #[repr(C)]
@@ -200,12 +222,15 @@ pub const RING_BYTES: u32 = 8 << 20;
 pub const RING_WAKE_BYTES: u64 = RING_BYTES as u64 / 8;
 /// No stacks once so many bytes wait, to keep room for the events themselves.
 pub const RING_BUSY_BYTES: u64 = RING_BYTES as u64 / 2;
+/// Threads of Go whose `m` is known to the probes.
+pub const GO_THREADS: u32 = 16_384;
 /// System calls of the process that may be under way at once.
 pub const PENDING_CALLS: u32 = 16_384;
 
 const _: () = assert!(EVENT_BYTES == 64 && FAULT_BYTES == 32);
 const _: () = assert!(size_of::<ChainLink>() == 16);
-const _: () = assert!(size_of::<Stack>() == 56 + 512 + 4096 + 2048 + 1024);
+const _: () = assert!(size_of::<GoParts>() == 48 + 2048 + 4096);
+const _: () = assert!(size_of::<Stack>() == 88 + STACK_TAIL_BYTES);
 const _: () = assert!(size_of::<Settings>() == 16 && size_of::<PendingCall>() == 88);
 const _: () = assert!(RING_BYTES.is_power_of_two());
 

@@ -3,7 +3,7 @@
 use aya_ebpf::Global;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use leakprobe_ebpf::{Event, PENDING_CALLS, PendingCall, RING_BYTES, Settings, Stack, counter};
+use leakprobe_ebpf::{Event, GO_THREADS, PENDING_CALLS, PendingCall, RING_BYTES, Settings, Stack, counter};
 
 use crate::regs;
 
@@ -25,6 +25,12 @@ pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 #[map]
 pub static PENDING: HashMap<u64, PendingCall> =
     HashMap::with_max_entries(PENDING_CALLS, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
+
+/// Go's `m` by thread, which leads to both stacks of a thread. Written by user space, which finds them in the target.
+/// Where it is full or late, the probes look for the other stack by rules of thumb.
+#[map]
+pub static GO_MACHINES: HashMap<u32, u64> =
+    HashMap::with_max_entries(GO_THREADS, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
 
 /// Room for one record with its stack, by processor: too large for the 512 bytes a BPF program has.
 /// Whoever fills it has [`Scratch::owner`] set: reading the target's memory may itself take a fault, and
@@ -78,6 +84,21 @@ pub static RACE_CALL_START: Global<u64> = Global::new(0);
 /// First address after them.
 #[unsafe(no_mangle)]
 pub static RACE_CALL_END: Global<u64> = Global::new(0);
+/// Offset of the goroutine that a thread runs, in Go's `m`.
+#[unsafe(no_mangle)]
+pub static GO_CURG_OFFSET: Global<u64> = Global::new(0);
+/// Offset of a goroutine's stack bounds, in Go's `g`.
+#[unsafe(no_mangle)]
+pub static GO_STACK_OFFSET: Global<u64> = Global::new(0);
+/// Offsets of what a goroutine saves of its registers when it leaves its stack.
+#[unsafe(no_mangle)]
+pub static GO_SCHED_PC_OFFSET: Global<u64> = Global::new(0);
+/// Likewise.
+#[unsafe(no_mangle)]
+pub static GO_SCHED_SP_OFFSET: Global<u64> = Global::new(0);
+/// Likewise.
+#[unsafe(no_mangle)]
+pub static GO_SCHED_BP_OFFSET: Global<u64> = Global::new(0);
 /// First address where Go's heap, and so goroutine stacks, may lie.
 #[unsafe(no_mangle)]
 pub static GO_HEAP_START: Global<u64> = Global::new(0);

@@ -4,13 +4,12 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use leakprobe_ebpf::{
-    Event, FAULT_BYTES, RING_BUSY_BYTES, RING_WAKE_BYTES, STACK_FRAMES_ONLY_BYTES, STACK_NATIVE_BYTES,
-    STACK_WHOLE_BYTES, counter, kind,
+    Event, FAULT_BYTES, RING_BUSY_BYTES, RING_WAKE_BYTES, STACK_HEAD_BYTES, STACK_TAIL_BYTES, counter, kind,
 };
 
 use crate::maps::{COUNTERS, EVENTS, SCRATCH, SETTINGS, Scratch};
 use crate::sample;
-use crate::stack::{self, Extent};
+use crate::stack;
 
 /// One event in 16 looks whether user space should be woken.
 const LOOK_MASK: u64 = 15;
@@ -109,7 +108,7 @@ fn send_with_stack<const INTO_GO: bool, C: EbpfContext>(
     waiting_bytes: u64,
     full_slot: u32,
 ) -> Result<(), u32> {
-    let Some(extent) = stack::capture::<INTO_GO, C>(ctx, scratch, regs) else {
+    let Some(tail_bytes) = stack::capture::<INTO_GO, C>(ctx, scratch, regs) else {
         count(counter::STACKS_UNREADABLE);
         return send_plain(event, full_slot);
     };
@@ -117,19 +116,11 @@ fn send_with_stack<const INTO_GO: bool, C: EbpfContext>(
     scratch.record.event = *event;
     let flags = wake_flags(waiting_bytes);
     let start = (&raw const scratch.record).cast::<u8>();
-    let sent = match extent {
-        Extent::Frames => output::<STACK_FRAMES_ONLY_BYTES>(start, flags),
-        Extent::Native => output::<STACK_NATIVE_BYTES>(start, flags),
-        Extent::Whole => output::<STACK_WHOLE_BYTES>(start, flags),
-    };
-    sent.map_err(|_| full_slot)
-}
-
-#[inline(always)]
-fn output<const LEN: usize>(start: *const u8, flags: u64) -> Result<(), i32> {
-    // SAFETY: `start` is the beginning of a record, which is at least LEN bytes long: the three
-    // lengths are offsets into it.
-    EVENTS.output::<[u8; LEN]>(unsafe { &*start.cast::<[u8; LEN]>() }, flags)
+    // The verifier must see the bound, and the compiler must not know that it always holds.
+    let tail_bytes = core::hint::black_box(tail_bytes).min(STACK_TAIL_BYTES);
+    // SAFETY: a record is as long as its head and the longest tail.
+    let bytes = unsafe { core::slice::from_raw_parts(start, STACK_HEAD_BYTES + tail_bytes) };
+    EVENTS.output::<[u8]>(bytes, flags).map_err(|_| full_slot)
 }
 
 #[inline(always)]

@@ -7,8 +7,13 @@ use crate::maps::HAS_TASK_REGS;
 
 /// Words of the structure.
 pub const WORDS: usize = 21;
+pub const R15: usize = 0;
+pub const R14: usize = 1;
+pub const R13: usize = 2;
 pub const R12: usize = 3;
 pub const BP: usize = 4;
+pub const BX: usize = 5;
+pub const R10: usize = 7;
 pub const IP: usize = 16;
 pub const SP: usize = 19;
 

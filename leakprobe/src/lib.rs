@@ -36,6 +36,7 @@ use self::diagnose::trend::{Moment, trend};
 use self::look::{Look, look};
 use self::report::{GoroutinesStarted, Report};
 use self::runtimes::Runtimes;
+use self::runtimes::go::GoRuntime;
 use self::runtimes::go::goroutines::Goroutines;
 use self::symbolize::Symbolizer;
 use self::target::{Target, TargetError, modules};
@@ -44,7 +45,7 @@ use self::trace::rate::StackRate;
 use self::trace::recording::Recording;
 use self::trace::{Tracer, Tracing, Watched};
 use self::unwind::Unwinder;
-use self::watch::{End, Progress, Watch};
+use self::watch::{Acquaintance, End, Progress, Watch};
 
 /// Go's arenas follow each other; no window is long enough for the heap to grow by more.
 const HEAP_ROOM_BYTES: u64 = 1 << 40;
@@ -83,7 +84,8 @@ pub struct Outcome {
 pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Outcome> {
     let target = Target::open(request.pid)?;
     let started_at = SystemTime::now();
-    let (modules, mut gaps) = modules::open_all(&target, &target.regions());
+    let regions = target.regions();
+    let (modules, mut gaps) = modules::open_all(&target, &regions);
     let (runtimes, unread) = Runtimes::find(&target, &modules);
     gaps.extend(unread);
     let go = runtimes.go_code();
@@ -93,7 +95,7 @@ pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Ou
     let window = if request.duration.is_zero() {
         Window::none(see(&target, &modules, &runtimes)?)
     } else {
-        let mut unwinder = Unwinder::new(&modules, go.clone());
+        let mut unwinder = Unwinder::new(&modules, &regions, go.clone());
         let watched = watched(&target, &runtimes, &race_text);
         watch_window(request, &target, &watched, &modules, &runtimes, &mut unwinder, tell).await?
     };
@@ -175,9 +177,19 @@ async fn watch_window(
 ) -> Result<Window> {
     let mut recording = Recording::new(host::monotonic_ns(), host::brk_addr(&target.regions()));
     let mut tracer = Tracer::attach(watched, request.backend, request.stack_rate, request.verbose)?;
+    let mut acquaintance = Acquaintance::new(runtimes.go.first());
+    acquaintance.renew(target, &mut tracer);
     let start = watch::meanwhile(&mut tracer, &mut recording, unwinder, || see(target, modules, runtimes))?;
-    let Watch { end: ended, lasted, timeline } =
-        watch::watch(target, &mut tracer, &mut recording, unwinder, request.duration, tell).await?;
+    let Watch { end: ended, lasted, timeline } = watch::watch(
+        target,
+        &mut tracer,
+        &mut recording,
+        unwinder,
+        &mut acquaintance,
+        request.duration,
+        tell,
+    )
+    .await?;
     let end = match ended {
         End::Exec => None,
         _ => watch::meanwhile(&mut tracer, &mut recording, unwinder, || look(target, modules, runtimes))?,
@@ -221,6 +233,7 @@ fn watched(target: &Target, runtimes: &Runtimes, race_text: &[AddrRange]) -> Wat
         go_text: go.and_then(|go| go.text_range()),
         race_text: hull.and_then(|(first, last)| AddrRange::new(first.start_addr, last.end_addr)),
         race_calls: go.and_then(|go| go.race_call_range()),
+        go_fields: go.and_then(GoRuntime::thread_fields),
         go_heap: go.and_then(|go| stack_range(&go.heap_ranges(target).ok()?)),
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use self::timeline::Timeline;
 use crate::diagnose::trend::{Moment, Trend, trend};
+use crate::runtimes::go::GoRuntime;
 use crate::target::Target;
 use crate::trace::Tracer;
 use crate::trace::recording::Recording;
@@ -113,6 +114,7 @@ pub async fn watch(
     tracer: &mut Tracer,
     recording: &mut Recording,
     unwinder: &mut Unwinder<'_>,
+    acquaintance: &mut Acquaintance<'_>,
     duration: Duration,
     tell: &mut dyn FnMut(Progress),
 ) -> Result<Watch> {
@@ -150,6 +152,9 @@ pub async fn watch(
             Wake::Ended(end) => return Ok(looked.finish(target, end, started.elapsed())),
         }
         tracer.drain(recording, |stack| unwinder.unwind(stack));
+        if unwinder.met_strangers() {
+            acquaintance.renew(target, tracer);
+        }
         if recording.exec_seen() {
             // What the counters say now is another program's.
             let timeline = looked.timeline.into_moments();
@@ -236,6 +241,43 @@ impl Looked {
     fn finish(mut self, target: &Target, end: End, lasted: Duration) -> Watch {
         self.timeline.close(lasted, &target.status());
         Watch { end, lasted, timeline: self.timeline.into_moments() }
+    }
+}
+
+/// Which of the target's threads are Go's, as the probes know it.
+pub struct Acquaintance<'a> {
+    go: Option<&'a GoRuntime>,
+    known: usize,
+    renewed: Option<Instant>,
+    pause: Duration,
+}
+
+impl<'a> Acquaintance<'a> {
+    /// Of the runtime whose stacks the probes look for.
+    pub fn new(go: Option<&'a GoRuntime>) -> Self {
+        Self { go, known: 0, renewed: None, pause: DRAIN_EVERY }
+    }
+
+    /// Tells the probes which threads there are now. Strangers may be C's own threads, which stay that for ever: then it
+    /// is tried less often.
+    pub fn renew(&mut self, target: &Target, tracer: &mut Tracer) {
+        if self.renewed.is_some_and(|renewed| renewed.elapsed() < self.pause) {
+            return;
+        }
+        self.renewed = Some(Instant::now());
+        let Some(Ok(threads)) = self.go.map(|go| go.threads(target)) else { return };
+        let found_more = threads.len() > self.known;
+        self.pause = if found_more { DRAIN_EVERY } else { (self.pause * 2).min(PROGRESS_EVERY) };
+        self.known = threads.len();
+        if target.has_our_ids() {
+            tracer.know_go_threads(
+                threads.iter().map(|(tid, machine_addr)| (tid.unsigned_abs(), *machine_addr)),
+            );
+        } else {
+            let all = target.threads().into_iter();
+            let own = all.filter_map(|it| Some((it.tid.unsigned_abs(), *threads.get(&it.ns_tid)?)));
+            tracer.know_go_threads(own);
+        }
     }
 }
 

@@ -64,6 +64,7 @@ pub fn base(comm: &str, exe: &str, runtime: RuntimeInfo) -> Report {
             call_stack_sample_rate: Some(1),
             own_peak_rss: Some(33 << 20),
             stacks_truncated: 0,
+            stacks_truncated_by: Vec::new(),
             probes: vec![Probe {
                 name: "exceptions:page_fault_user".to_owned(),
                 attached: true,

@@ -6,7 +6,7 @@ use leakprobe::address::AddrRange;
 use leakprobe::target::Target;
 use leakprobe::trace::backend::Backend;
 use leakprobe::trace::rate::StackRate;
-use leakprobe::trace::recording::{Recording, Unwound};
+use leakprobe::trace::recording::{Ending, Recording, Unwound};
 use leakprobe::trace::{AttachError, Tracer, Watched};
 use leakprobe_tests::Workload;
 use rustix::time::{ClockId, clock_gettime};
@@ -46,7 +46,7 @@ fn sees_every_mapping(wanted: Option<Backend>) -> Result<()> {
     ensure!(wanted.is_none_or(|wanted| wanted == backend), "{backend:?} was attached");
 
     let truth = workload.ask("map")?;
-    tracer.drain(&mut recording, |_| Unwound { addrs: vec![1], truncated: false });
+    tracer.drain(&mut recording, |_| Unwound { addrs: vec![1], ending: Ending::Root });
     let summary = tracer.summary(&recording)?;
     let lost: Vec<_> = summary.lost.iter().filter(|row| row.count > 0).map(|row| &*row.cause).collect();
     // That a mapping was refused is not to be seen from the lock.

@@ -35,6 +35,7 @@ mod sanitizers;
 mod sanitizers_everywhere;
 mod saved;
 mod sites;
+mod stacks;
 mod storms;
 mod told_apart;
 mod versions;

@@ -12,7 +12,7 @@ use crate::attribute::sites::RawCallSite;
 use crate::claim::{Component, Word};
 use crate::report::{CallSite, FAULTS, Frame, SMALLER_SITES};
 use crate::symbolize::Symbolizer;
-use crate::trace::recording::Recording;
+use crate::trace::recording::{Ending, Recording};
 
 /// Stacks that get names, the largest first: naming some thousands takes a fraction of a second.
 const MAX_NAMED_STACKS: usize = 8192;
@@ -32,9 +32,9 @@ impl Account {
         for site in named {
             let stack = site.stack.map(|stack| recording.stack(stack));
             let frames = stack.map_or_else(Vec::new, |stack| symbolizer.frames(stack.code_addrs()));
-            let truncated = stack.filter(|stack| stack.truncated).map(|_| "the stack ends early");
             let (row, sampled) = without_frames(site);
-            let row = CallSite { frames, note: site.note.or(truncated).map(Into::into), ..row };
+            let note = site.note.map(Word::from).or_else(|| early_end(stack?.ending, &frames));
+            let row = CallSite { frames, note, ..row };
             merge(&mut merged, SiteKey::of(&row), (row, sampled));
         }
         let mut rows: Vec<Row> = merged.into_values().collect();
@@ -105,6 +105,17 @@ fn merge(rows: &mut HashMap<SiteKey, Row>, key: SiteKey, (site, sampled): Row) {
             kept.faults = faults;
             kept_sampled.merge(&sampled);
         }
+    }
+}
+
+/// Why a stack ends early, where it does.
+fn early_end(ending: Ending, frames: &[Frame]) -> Option<Word> {
+    let module = || frames.last()?.module.as_deref()?.rsplit('/').next();
+    let in_file = |module: &str| Word::from(format!("{} in {module}", ending.words()));
+    match ending {
+        Ending::Root => None,
+        Ending::NoTables => Some(module().map_or(ending.words().into(), in_file)),
+        _ => Some(ending.words().into()),
     }
 }
 

@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::trace::decode::{Access, Event, What};
-    use crate::trace::recording::Unwound;
+    use crate::trace::recording::{Ending, Unwound};
 
     fn runs(pages: &[bool]) -> Vec<PageRun> {
         let mut runs: Vec<PageRun> = Vec::new();
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_page_without_a_stack_is_its_neighbours_if_they_agree() {
-        let unwound = |addr| Unwound { addrs: vec![addr], truncated: false };
+        let unwound = |addr| Unwound { addrs: vec![addr], ending: Ending::Root };
         let mut recording = Recording::new(0, None);
         // C's code is at 1, Go's at 2; two pages have no stack.
         for (page, code_addr) in

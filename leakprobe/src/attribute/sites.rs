@@ -381,7 +381,7 @@ mod tests {
     use crate::claim::{Claim, Evidence};
     use crate::target::maps::Region;
     use crate::trace::decode::{Access, Event, What};
-    use crate::trace::recording::Unwound;
+    use crate::trace::recording::{Ending, Unwound};
 
     const HERE: u64 = 0x7000_0000_0000;
 
@@ -396,7 +396,7 @@ mod tests {
 
     fn call(recording: &mut Recording, what: What, stack_addr: u64) {
         let event = Event { what, time_ns: 9, entered_ns: 8, stack_weight: 1, stack: None };
-        recording.take(&event, Some(Unwound { addrs: vec![stack_addr], truncated: false }));
+        recording.take(&event, Some(Unwound { addrs: vec![stack_addr], ending: Ending::Root }));
     }
 
     fn snapshot(range: AddrRange, inode: u64, resident: &[(AddrRange, Residency)]) -> Snapshot {

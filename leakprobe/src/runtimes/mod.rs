@@ -8,7 +8,7 @@ pub mod managed;
 pub mod sanitizer;
 pub mod threads;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use self::code::{CodeRoles, Role, go_role};
 use self::cpp::{Classes, VtablePlaces};
@@ -183,9 +183,9 @@ impl Runtimes {
             let remainder = sanitizer::remainder(regions, &findings.claims);
             findings.claims.extend(remainder);
         }
-        let go_threads = self.go.iter().map(|go| go.thread_ids(memory)).collect::<Result<Vec<_>, _>>();
+        let go_threads = self.go.iter().map(|go| go.threads(memory)).collect::<Result<Vec<_>, _>>();
         let go_threads = go_threads.ok().filter(|all| !all.is_empty());
-        let go_threads = go_threads.map(|all| all.into_iter().flatten().collect());
+        let go_threads = go_threads.map(|all| all.into_iter().flat_map(BTreeMap::into_keys).collect());
         Reading { findings, stacks, go_threads, race_counts, heap_profile, size_classes, malloc, allocator }
     }
 

@@ -12,5 +12,6 @@ pub mod memory;
 pub mod modules;
 mod mounts;
 mod process;
+pub mod vdso;
 
 pub use process::{Status, Target, TargetError, Thread};

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use super::Target;
 use super::elf::ElfFile;
 use super::maps::Region;
+use super::vdso;
 use crate::address::AddrRange;
 use crate::claim::Gap;
 
@@ -38,9 +39,29 @@ pub struct Module {
 }
 
 impl Module {
+    /// A module that is not the executable.
+    pub(super) fn new(
+        path: String,
+        file_id: FileId,
+        elf: ElfFile,
+        load_bias: u64,
+        span: AddrRange,
+        file: File,
+    ) -> Self {
+        Self { path, file_id, elf, load_bias, span, is_exe: false, file }
+    }
+
     /// A path that leads to this very file for as long as the module lives, to open it again.
     pub fn open_path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+    }
+
+    /// The same file, read independently of this one.
+    ///
+    /// # Errors
+    /// Where there are no more file descriptors.
+    pub fn open_again(&self) -> Result<ElfFile> {
+        ElfFile::parse(self.file.try_clone().context("duplicate a file descriptor")?)
     }
 
     /// Where its executable segments are mapped.
@@ -85,7 +106,7 @@ impl Module {
     }
 }
 
-/// Opens every mapped file of which some part is executable. What cannot be opened is a gap.
+/// Opens every mapped file of which some part is executable, and the vdso. What cannot be opened is a gap.
 pub fn open_all(target: &Target, regions: &[Region]) -> (Vec<Module>, Vec<Gap>) {
     let mut modules = Vec::new();
     let mut gaps = Vec::new();
@@ -103,6 +124,7 @@ pub fn open_all(target: &Target, regions: &[Region]) -> (Vec<Module>, Vec<Gap>) 
             }),
         }
     }
+    modules.extend(vdso::read(target, regions));
     (modules, gaps)
 }
 

@@ -235,6 +235,12 @@ impl Target {
         threads
     }
 
+    /// Whether the process calls its threads as we do: it is in no PID namespace below ours.
+    pub fn has_our_ids(&self) -> bool {
+        let status = self.read("status").unwrap_or_default();
+        innermost_tid(&status) == Some(self.pid())
+    }
+
     /// The memory lines of /proc/PID/status.
     pub fn status(&self) -> Status {
         parse_status(&self.read("status").unwrap_or_default())

@@ -1,9 +1,11 @@
 //! Bytes from the ring buffer → events. The kernel side is ours, but a record is still checked as if it
 //! were not: a mismatch between the two halves must be a counted error, not garbage in the ledger.
 
+use std::mem::offset_of;
+
 use leakprobe_ebpf::{
-    CALLER_COPY_BYTES, EVENT_BYTES, FAULT_BYTES, MAX_FRAMES, STACK_COPY_BYTES, STACK_FRAMES_ONLY_BYTES,
-    STACK_NATIVE_BYTES, STACK_WHOLE_BYTES, Stack, kind,
+    EVENT_BYTES, FAULT_BYTES, GoParts, MAX_FRAMES, OTHER_COPY_BYTES, STACK_COPY_BYTES, STACK_HEAD_BYTES,
+    STACK_TAIL_BYTES, Stack, form, kind,
 };
 
 use crate::address::AddrRange;
@@ -98,88 +100,163 @@ pub struct RawStack<'a> {
     bytes: &'a [u8],
 }
 
-macro_rules! stack_field {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        pub fn $name(&self) -> u64 {
-            word(self.bytes, std::mem::offset_of!(Stack, $name))
-        }
-    };
+/// Where a goroutine left its stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftAt {
+    /// Instruction pointer, no return address.
+    pub ip: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// Frame pointer.
+    pub bp: u64,
 }
 
-impl<'a> RawStack<'a> {
-    stack_field!(
-        /// Instruction pointer.
-        ip
-    );
-    stack_field!(
-        /// Stack pointer; 0 where the registers could not be read.
-        sp
-    );
-    stack_field!(
-        /// Frame pointer.
-        bp
-    );
-    stack_field!(
-        /// Stack pointer of the race detector's caller; 0 where not found.
-        caller_sp
-    );
+/// Stacks grow down, and none is longer: what lies further above a copy does not belong to it.
+const MAX_STACK_BYTES: u64 = 1 << 30;
 
-    /// The kernel's walk along frame pointers, innermost first.
+impl<'a> RawStack<'a> {
+    /// Instruction pointer.
+    pub fn ip(&self) -> u64 {
+        self.head(offset_of!(Stack, ip))
+    }
+
+    /// Stack pointer; 0 where the registers could not be read.
+    pub fn sp(&self) -> u64 {
+        self.head(offset_of!(Stack, sp))
+    }
+
+    /// Frame pointer.
+    pub fn bp(&self) -> u64 {
+        self.head(offset_of!(Stack, bp))
+    }
+
+    /// rbx, r10, r12, r13, r14 and r15.
+    pub fn saved(&self) -> [u64; 6] {
+        std::array::from_fn(|index| self.head(offset_of!(Stack, saved) + 8 * index))
+    }
+
+    /// The kernel's walk along frame pointers, innermost first, where it is all there is; else empty.
     pub fn frames(&self) -> impl Iterator<Item = u64> + use<'a> {
         let bytes = self.bytes;
-        let count = self.length(std::mem::offset_of!(Stack, frame_count), MAX_FRAMES);
-        (0..count).map(move |index| word(bytes, std::mem::offset_of!(Stack, frames) + 8 * index))
+        let is_all = self.form() == form::FRAMES;
+        let count = if is_all { self.length(offset_of!(Stack, chain_count), MAX_FRAMES) } else { 0 };
+        (0..count).map(move |index| word(bytes, offset_of!(Stack, tail) + 8 * index))
+    }
+
+    /// Whether the thread may run Go code and nobody has told the probes which of Go's threads it is.
+    pub fn is_thread_unknown(&self) -> bool {
+        self.form() == form::GO && self.part(offset_of!(GoParts, machine)) == 0
+    }
+
+    /// Stack pointer of the race detector's caller, where it was found.
+    pub fn race_sp(&self) -> Option<u64> {
+        Some(self.part(offset_of!(GoParts, race_sp))).filter(|sp| *sp != 0)
+    }
+
+    /// Where the goroutine left its stack, if the thread is on its own.
+    pub fn left_at(&self) -> Option<LeftAt> {
+        let sp = self.part(offset_of!(GoParts, left_sp));
+        let left = LeftAt {
+            ip: self.part(offset_of!(GoParts, left_pc)),
+            sp,
+            bp: self.part(offset_of!(GoParts, left_bp)),
+        };
+        (sp != 0).then_some(left)
     }
 
     /// The first frame of the goroutine's frame-pointer chain, where one was found.
     pub fn chain_start_addr(&self) -> Option<u64> {
-        let count = self.length(std::mem::offset_of!(Stack, chain_count), MAX_FRAMES);
-        let start_addr = word(self.bytes, std::mem::offset_of!(Stack, chain));
-        (count > 0 && start_addr != 0).then_some(start_addr)
+        self.chain().next().map(|(frame_addr, _)| frame_addr)
     }
 
     /// The captured word of the target's memory at `addr`.
     pub fn memory_word(&self, addr: u64) -> Option<u64> {
-        let copy = self.length(std::mem::offset_of!(Stack, copy_bytes), STACK_COPY_BYTES);
-        let caller = self.length(std::mem::offset_of!(Stack, caller_copy_bytes), CALLER_COPY_BYTES);
-        self.copied_word(addr, self.sp(), std::mem::offset_of!(Stack, copy), copy)
-            .or_else(|| {
-                let offset = std::mem::offset_of!(Stack, caller_copy);
-                self.copied_word(addr, self.caller_sp(), offset, caller)
-            })
+        self.pieces()
+            .into_iter()
+            .find_map(|piece| piece.word(self.bytes, addr))
             .or_else(|| self.chain_word(addr))
     }
 
-    fn copied_word(&self, addr: u64, start_addr: u64, offset: usize, len_bytes: usize) -> Option<u64> {
-        let inside = usize::try_from(addr.checked_sub(start_addr)?).ok()?;
-        let fits = inside.checked_add(8)? <= len_bytes && offset + inside + 8 <= self.bytes.len();
-        (start_addr != 0 && fits).then(|| word(self.bytes, offset + inside))
+    /// Whether `addr` may be further up a stack than was copied of it.
+    pub fn is_beyond_copy(&self, addr: u64) -> bool {
+        self.pieces().into_iter().any(|piece| {
+            let beyond =
+                addr.checked_sub(piece.start_addr.saturating_add(piece.len_bytes as u64).saturating_sub(7));
+            piece.start_addr != 0 && beyond.is_some_and(|beyond| beyond < MAX_STACK_BYTES)
+        })
+    }
+
+    fn pieces(&self) -> [Piece; 2] {
+        let tail = offset_of!(Stack, tail);
+        let own_offset = if self.form() == form::GO { tail + size_of::<GoParts>() } else { tail };
+        let is_frames = self.form() == form::FRAMES;
+        let own = Piece {
+            start_addr: if is_frames { 0 } else { self.sp() },
+            offset: own_offset,
+            len_bytes: self.length(offset_of!(Stack, copy_bytes), STACK_COPY_BYTES),
+        };
+        let other = Piece {
+            start_addr: self.part(offset_of!(GoParts, other_sp)),
+            offset: tail + offset_of!(GoParts, other_copy),
+            len_bytes: self.length(offset_of!(Stack, other_copy_bytes), OTHER_COPY_BYTES),
+        };
+        [own, other]
     }
 
     /// A link of the chain is two words of memory: the saved frame pointer, which is the next link's
     /// address, and the return address above it.
     fn chain_word(&self, addr: u64) -> Option<u64> {
-        let offset = std::mem::offset_of!(Stack, chain);
-        let count = self.length(std::mem::offset_of!(Stack, chain_count), MAX_FRAMES);
-        if self.bytes.len() < offset + count * 16 {
-            return None;
-        }
-        for index in 0..count {
-            let frame_addr = word(self.bytes, offset + 16 * index);
+        let mut chain = self.chain();
+        while let Some((frame_addr, return_addr)) = chain.next() {
             if addr == frame_addr {
-                let next = index + 1;
-                return Some(if next < count { word(self.bytes, offset + 16 * next) } else { 0 });
+                return Some(chain.next().map_or(0, |(next_addr, _)| next_addr));
             }
             if addr == frame_addr.wrapping_add(8) {
-                return Some(word(self.bytes, offset + 16 * index + 8));
+                return Some(return_addr);
             }
         }
         None
     }
 
+    fn chain(&self) -> impl Iterator<Item = (u64, u64)> + use<'a> {
+        let bytes = self.bytes;
+        let offset = offset_of!(Stack, tail) + offset_of!(GoParts, chain);
+        let is_there = self.form() == form::GO && bytes.len() >= offset + size_of::<GoParts>();
+        let count = if is_there { self.length(offset_of!(Stack, chain_count), MAX_FRAMES) } else { 0 };
+        let link = move |index: usize| offset + 16 * index;
+        (0..count).map(move |index| (word(bytes, link(index)), word(bytes, link(index) + 8)))
+    }
+
+    fn form(&self) -> u32 {
+        half_word(self.bytes, offset_of!(Stack, form))
+    }
+
+    fn head(&self, offset: usize) -> u64 {
+        word(self.bytes, offset)
+    }
+
+    /// A field of what is known of Go; 0 in a process without it.
+    fn part(&self, offset: usize) -> u64 {
+        if self.form() == form::GO { word(self.bytes, offset_of!(Stack, tail) + offset) } else { 0 }
+    }
+
     fn length(&self, offset: usize, max: usize) -> usize {
         (half_word(self.bytes, offset) as usize).min(max)
+    }
+}
+
+/// A copy of some of the target's memory inside a record.
+struct Piece {
+    start_addr: u64,
+    offset: usize,
+    len_bytes: usize,
+}
+
+impl Piece {
+    fn word(&self, bytes: &[u8], addr: u64) -> Option<u64> {
+        let inside = usize::try_from(addr.checked_sub(self.start_addr)?).ok()?;
+        let fits = inside.checked_add(8)? <= self.len_bytes && self.offset + inside + 8 <= bytes.len();
+        (self.start_addr != 0 && fits).then(|| word(bytes, self.offset + inside))
     }
 }
 
@@ -189,22 +266,22 @@ const ERROR_WRITE: u32 = 1 << 1;
 
 /// Decodes one record; `None` where it is not one of ours.
 pub fn decode(bytes: &[u8]) -> Option<Event<'_>> {
-    let lengths = [FAULT_BYTES, EVENT_BYTES, STACK_FRAMES_ONLY_BYTES, STACK_NATIVE_BYTES, STACK_WHOLE_BYTES];
-    if !lengths.contains(&bytes.len()) {
+    let with_stack = STACK_HEAD_BYTES..=STACK_HEAD_BYTES + STACK_TAIL_BYTES;
+    if ![FAULT_BYTES, EVENT_BYTES].contains(&bytes.len()) && !with_stack.contains(&bytes.len()) {
         return None;
     }
     use leakprobe_ebpf::Event as Wire;
-    let arg = |index: usize| word(bytes, std::mem::offset_of!(Wire, args) + 8 * index);
-    let kind = half_word(bytes, std::mem::offset_of!(Wire, kind));
+    let arg = |index: usize| word(bytes, offset_of!(Wire, args) + 8 * index);
+    let kind = half_word(bytes, offset_of!(Wire, kind));
     let is_fault = kind == kind::FAULT_USER || kind == kind::FAULT_KERNEL;
     if bytes.len() == FAULT_BYTES && !is_fault {
         return None;
     }
-    let addr = word(bytes, std::mem::offset_of!(Wire, addr));
-    let low_arg = half_word(bytes, std::mem::offset_of!(Wire, low_arg));
+    let addr = word(bytes, offset_of!(Wire, addr));
+    let low_arg = half_word(bytes, offset_of!(Wire, low_arg));
     let what = decode_what(kind, [addr, arg(0), arg(1), arg(2)], low_arg)?;
-    let time_ns = word(bytes, std::mem::offset_of!(Wire, time_ns));
-    let stack_weight = half_word(bytes, std::mem::offset_of!(Wire, stack_weight));
+    let time_ns = word(bytes, offset_of!(Wire, time_ns));
+    let stack_weight = half_word(bytes, offset_of!(Wire, stack_weight));
     let has_stack = bytes.len() > EVENT_BYTES;
     if has_stack != (stack_weight > 0) {
         return None;
@@ -212,7 +289,7 @@ pub fn decode(bytes: &[u8]) -> Option<Event<'_>> {
     Some(Event {
         what,
         time_ns,
-        entered_ns: if is_fault { time_ns } else { word(bytes, std::mem::offset_of!(Wire, entered_ns)) },
+        entered_ns: if is_fault { time_ns } else { word(bytes, offset_of!(Wire, entered_ns)) },
         stack_weight,
         stack: has_stack.then(|| RawStack { bytes: &bytes[EVENT_BYTES..] }),
     })
@@ -304,15 +381,24 @@ mod tests {
         assert!(decode(&bytes).is_none());
     }
 
+    fn go_record() -> Vec<u8> {
+        let mut bytes = record(kind::FAULT_USER, [1, 2, 3, 4], STACK_HEAD_BYTES + STACK_TAIL_BYTES);
+        bytes[24] = 1;
+        bytes[EVENT_BYTES + offset_of!(Stack, form)] = 2;
+        bytes
+    }
+
+    fn put(bytes: &mut [u8], offset: usize, value: u64) {
+        bytes[EVENT_BYTES + offset..EVENT_BYTES + offset + 8].copy_from_slice(&value.to_le_bytes());
+    }
+
     #[test]
     fn the_chain_reads_as_memory() {
-        let mut bytes = record(kind::FAULT_USER, [1, 2, 3, 4], STACK_WHOLE_BYTES);
-        bytes[24] = 1;
-        let chain = EVENT_BYTES + std::mem::offset_of!(Stack, chain);
-        let count = EVENT_BYTES + std::mem::offset_of!(Stack, chain_count);
-        bytes[count] = 2;
-        for (index, value) in [0x1000u64, 0xaaaa, 0x2000, 0xbbbb].iter().enumerate() {
-            bytes[chain + 8 * index..chain + 8 * index + 8].copy_from_slice(&value.to_le_bytes());
+        let mut bytes = go_record();
+        let chain = offset_of!(Stack, tail) + offset_of!(GoParts, chain);
+        bytes[EVENT_BYTES + offset_of!(Stack, chain_count)] = 2;
+        for (index, value) in [0x1000u64, 0xaaaa, 0x2000, 0xbbbb].into_iter().enumerate() {
+            put(&mut bytes, chain + 8 * index, value);
         }
         let stack = decode(&bytes).unwrap().stack.unwrap();
         assert_eq!(stack.memory_word(0x1000), Some(0x2000));
@@ -321,15 +407,41 @@ mod tests {
         assert_eq!(stack.memory_word(0x3000), None);
     }
 
+    #[test]
+    fn both_stacks_read_as_memory() {
+        let mut bytes = go_record();
+        put(&mut bytes, offset_of!(Stack, sp), 0x7000);
+        put(&mut bytes, offset_of!(Stack, tail) + offset_of!(GoParts, other_sp), 0xc000);
+        bytes[EVENT_BYTES + offset_of!(Stack, copy_bytes)] = 16;
+        bytes[EVENT_BYTES + offset_of!(Stack, other_copy_bytes)] = 8;
+        put(&mut bytes, offset_of!(Stack, tail) + size_of::<GoParts>() + 8, 17);
+        put(&mut bytes, offset_of!(Stack, tail) + offset_of!(GoParts, other_copy), 18);
+        let stack = decode(&bytes).unwrap().stack.unwrap();
+        assert_eq!([0x7008, 0xc000].map(|addr| stack.memory_word(addr)), [Some(17), Some(18)]);
+        assert_eq!([0x7009, 0xc008, 0x6ff8].map(|addr| stack.memory_word(addr)), [None; 3]);
+        assert!(
+            stack.is_beyond_copy(0x7010) && stack.is_beyond_copy(0xc008) && !stack.is_beyond_copy(0x6000)
+        );
+        assert!(stack.is_thread_unknown() && stack.left_at().is_none());
+    }
+
     proptest! {
         #[test]
-        fn garbage_never_panics(mut bytes in proptest::collection::vec(any::<u8>(), STACK_WHOLE_BYTES), length in 0usize..6, addr: u64) {
-            let lengths = [FAULT_BYTES, EVENT_BYTES, STACK_FRAMES_ONLY_BYTES, STACK_NATIVE_BYTES, STACK_WHOLE_BYTES, 17];
-            bytes.truncate(lengths[length]);
+        fn garbage_never_panics(
+            start in proptest::collection::vec(any::<u8>(), STACK_HEAD_BYTES + 64),
+            length in 0_usize..5, form in 0_u8..4, addr: u64,
+        ) {
+            let longest = STACK_HEAD_BYTES + STACK_TAIL_BYTES;
+            let mut bytes = start;
+            bytes.resize(longest, 0x11);
+            bytes[EVENT_BYTES + offset_of!(Stack, form)] = form;
+            bytes.truncate([FAULT_BYTES, EVENT_BYTES, STACK_HEAD_BYTES, STACK_HEAD_BYTES + 17, longest][length]);
             if let Some(stack) = decode(&bytes).and_then(|event| event.stack) {
                 prop_assert!(stack.frames().count() <= MAX_FRAMES);
                 let _ = stack.memory_word(addr);
+                let _ = stack.is_beyond_copy(addr);
                 let _ = stack.memory_word(stack.sp());
+                let _ = (stack.left_at(), stack.race_sp(), stack.chain_start_addr(), stack.saved());
             }
         }
     }

@@ -13,12 +13,13 @@ pub mod recording;
 mod refusal;
 mod tracefs;
 mod trial;
+pub mod unwound;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Array, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use leakprobe_ebpf::{FAULT_BYTES, RING_BYTES, Settings, counter};
@@ -27,11 +28,12 @@ use serde::{Deserialize, Serialize};
 use self::backend::Backend;
 use self::decode::RawStack;
 use self::rate::{Sampler, StackRate};
-use self::recording::{Events, Recording, Unwound};
+use self::recording::{Ending, Events, Recording, Unwound};
 pub use self::refusal::AttachError;
 pub(crate) use self::refusal::refusal;
 use crate::address::AddrRange;
 use crate::claim::Word;
+use crate::runtimes::go::ThreadFields;
 
 /// The kernel side, as build.rs made it; empty where there was no BPF toolchain.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leakprobe-kernel"));
@@ -54,6 +56,9 @@ pub struct Tracing {
     pub own_peak_rss: Option<u64>,
     /// Stacks that end before the thread's first frame.
     pub stacks_truncated: u64,
+    /// The same by cause.
+    #[serde(default)]
+    pub stacks_truncated_by: Vec<LostRow>,
     /// Which probes were attached.
     pub probes: Vec<Probe>,
 }
@@ -91,6 +96,8 @@ pub struct Watched {
     pub race_calls: Option<AddrRange>,
     /// Where goroutine stacks may lie.
     pub go_heap: Option<AddrRange>,
+    /// Where fields of Go's threads and goroutines lie.
+    pub go_fields: Option<ThreadFields>,
 }
 
 /// Probes that are attached, until this is dropped or the process dies, however it dies: they hang on
@@ -101,6 +108,7 @@ pub struct Tracer {
     ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, u64>,
     settings: Array<MapData, Settings>,
+    go_machines: BpfHashMap<MapData, u32, u64>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     backend: Backend,
     probes: Vec<Probe>,
@@ -152,6 +160,7 @@ impl Tracer {
             counted_on_trial: counts(&counters).map_err(refusal)?,
             counters,
             settings,
+            go_machines: take_map(&mut ebpf, "GO_MACHINES")?,
             logger,
             backend: chosen.backend,
             probes,
@@ -181,6 +190,15 @@ impl Tracer {
         self.faults.begin();
         self.calls.begin();
         Ok(())
+    }
+
+    /// Tells the probes which of Go's threads is which. What finds no room is looked for by rules of thumb.
+    pub fn know_go_threads(&mut self, machines: impl IntoIterator<Item = (u32, u64)>) {
+        for (tid, machine_addr) in machines {
+            if self.go_machines.insert(tid, machine_addr, 0).is_err() {
+                break;
+            }
+        }
     }
 
     /// Takes what waits in the ring buffer into `recording`, unwinding each stack at once: captured, it
@@ -242,6 +260,7 @@ impl Tracer {
             )),
             own_peak_rss: None,
             stacks_truncated: recording.stacks_truncated(),
+            stacks_truncated_by: truncated_by(recording),
             probes: self.probes.clone(),
         })
     }
@@ -270,6 +289,13 @@ impl AsFd for Tracer {
     }
 }
 
+/// Why stacks ended early, where some did.
+fn truncated_by(recording: &Recording) -> Vec<LostRow> {
+    let row =
+        |ending: Ending| LostRow { cause: ending.words().into(), count: recording.stacks_ended(ending) };
+    Ending::EARLY.into_iter().map(row).filter(|row| row.count > 0).collect()
+}
+
 /// Every way in which the kernel side can lose something, by the name it has in the report.
 const LOSSES: [(u32, &str); 12] = [
     (counter::FAULTS_RING_FULL, "faults_ring_full"),
@@ -294,6 +320,7 @@ fn load(watched: &Watched, verbose: bool) -> Result<Ebpf, aya::EbpfError> {
     let (race_text_start, race_text_end) = bounds(watched.race_text);
     let (race_start, race_end) = bounds(watched.race_calls);
     let (heap_start, heap_end) = bounds(watched.go_heap);
+    let field = |offset: fn(&ThreadFields) -> u64| watched.go_fields.as_ref().map_or(0, offset);
     let has_task_regs = u32::from(probes::has_task_regs());
     let log_level: u8 = if verbose { 0xff } else { 0 };
     EbpfLoader::new()
@@ -304,6 +331,11 @@ fn load(watched: &Watched, verbose: bool) -> Result<Ebpf, aya::EbpfError> {
         .override_global("RACE_TEXT_END", &race_text_end, true)
         .override_global("RACE_CALL_START", &race_start, true)
         .override_global("RACE_CALL_END", &race_end, true)
+        .override_global("GO_CURG_OFFSET", &field(|it| it.curg_offset), true)
+        .override_global("GO_STACK_OFFSET", &field(|it| it.stack_offset), true)
+        .override_global("GO_SCHED_PC_OFFSET", &field(|it| it.sched_pc_offset), true)
+        .override_global("GO_SCHED_SP_OFFSET", &field(|it| it.sched_sp_offset), true)
+        .override_global("GO_SCHED_BP_OFFSET", &field(|it| it.sched_bp_offset), true)
         .override_global("GO_HEAP_START", &heap_start, true)
         .override_global("GO_HEAP_END", &heap_end, true)
         .override_global(aya_log::LEVEL, &log_level, false)

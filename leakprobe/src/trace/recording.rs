@@ -1,7 +1,7 @@
 //! What the window saw, kept small: the holder of each page, the mappings made, each stack once.
 //! Pure: it is given events and stacks, and never asks the kernel for anything.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use rangemap::RangeMap;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::decode::{Access, Event, What};
 use super::fills::{By, Fill, Fills};
 use super::holders::{Holder, PageHolders, Touch};
+pub use super::unwound::{Ending, Unwound};
 use crate::address::AddrRange;
 
 /// Stacks kept at most, some 30 MiB of them; later ones are counted and their pages have no stack.
@@ -55,23 +56,6 @@ impl Events {
     }
 }
 
-/// A stack, unwound: addresses innermost first.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Unwound {
-    /// The instruction pointer, then return addresses.
-    pub addrs: Vec<u64>,
-    /// Whether it ends before the thread's first frame.
-    pub truncated: bool,
-}
-
-impl Unwound {
-    /// Addresses inside the instructions: a return address is that of the next instruction, which may
-    /// belong to another line or function.
-    pub fn code_addrs(&self) -> impl Iterator<Item = u64> + '_ {
-        self.addrs.iter().enumerate().map(|(index, addr)| addr - u64::from(index > 0 && *addr > 0))
-    }
-}
-
 /// A mapping made in the window and still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
@@ -95,7 +79,7 @@ pub struct Recording {
     events: Events,
     sparsest_fault_weight: u32,
     sparsest_call_weight: u32,
-    stacks_truncated: u64,
+    endings: BTreeMap<Ending, u64>,
     stacks_refused: u64,
     mappings_refused: u64,
     undecodable: u64,
@@ -230,7 +214,12 @@ impl Recording {
 
     /// How many sampled stacks ended before the thread's first frame.
     pub fn stacks_truncated(&self) -> u64 {
-        self.stacks_truncated
+        self.endings.iter().filter(|(ending, _)| ending.is_early()).map(|(_, count)| count).sum()
+    }
+
+    /// How many ended for that reason.
+    pub fn stacks_ended(&self, ending: Ending) -> u64 {
+        self.endings.get(&ending).copied().unwrap_or(0)
     }
 
     /// How many stacks found no room.
@@ -342,7 +331,7 @@ impl Recording {
     }
 
     fn intern(&mut self, unwound: Unwound) -> Option<u32> {
-        self.stacks_truncated += u64::from(unwound.truncated);
+        *self.endings.entry(unwound.ending).or_default() += 1;
         if let Some(&index) = self.index_of.get(&unwound) {
             return Some(index);
         }
@@ -436,7 +425,7 @@ mod tests {
     #[test]
     fn equal_stacks_are_kept_once() {
         let mut recording = Recording::new(0, None);
-        let unwound = || Some(Unwound { addrs: vec![1, 2], truncated: false });
+        let unwound = || Some(Unwound { addrs: vec![1, 2], ending: Ending::Root });
         recording.take(&event(What::Fault { addr: 0x5000, by_kernel: false, access: NEW }, 1, 1), unwound());
         recording.take(&event(What::Fault { addr: 0x6000, by_kernel: false, access: NEW }, 1, 1), unwound());
         assert_eq!(recording.stacks.len(), 1);

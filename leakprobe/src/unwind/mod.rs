@@ -1,18 +1,26 @@
 //! A captured thread → the addresses of its frames, through C code and across the borders to Go.
 //!
-//! Exact where it can be: C by its unwind tables, Go by the frame sizes of its pclntab. The surprise is
-//! the race detector: linked by Go, its C++ code has neither unwind tables nor frame pointers, so its
-//! frames cannot be walked. But Go enters it in one place, which keeps Go's stack pointer in a register:
-//! the kernel side found that one, and the walk goes on from there.
+//! Exact where it can be: C by its unwind tables, Go by the frame sizes of its pclntab. What leads out of the code of
+//! files is no frame: there a stack ends, and says why. The surprise is the race detector: linked by Go, its C++ code
+//! has neither unwind tables nor frame pointers, so its frames cannot be walked. But Go enters it in one place, which
+//! keeps Go's stack pointer in a register: the kernel side found that one, and the walk goes on from there.
 
+mod go;
 mod native;
+mod registers;
+mod rule;
+mod tables;
 
+use std::ops::ControlFlow;
+
+use self::go::GoFrame;
 use self::native::NativeUnwinder;
-use crate::address::AddrRange;
+use self::registers::{R10, R12, RBX, Registers};
 use crate::runtimes::go::code::GoCode;
-use crate::runtimes::go::pclntab::Role;
+use crate::target::maps::Region;
 use crate::target::modules::Module;
 use crate::trace::decode::RawStack;
+pub use crate::trace::recording::Ending;
 use crate::trace::recording::Unwound;
 
 /// Frames kept of one stack; deeper ones end early and are counted as truncated.
@@ -22,162 +30,171 @@ const MAX_FRAMES: usize = 128;
 pub struct Unwinder<'a> {
     native: NativeUnwinder,
     go: Vec<GoCode<'a>>,
-    /// Where files are mapped whose code runs.
-    code: Vec<AddrRange>,
+    /// Whether a stack came from a thread of Go that the probes do not know yet.
+    meets_strangers: bool,
 }
 
-/// The registers an unwinder needs.
-#[derive(Clone, Copy, Debug)]
-struct Registers {
-    ip: u64,
-    sp: u64,
-    bp: u64,
-    /// Whether `ip` is a return address, and so the address after a call.
-    returned: bool,
-}
+type Step = ControlFlow<Ending, Registers>;
 
-enum Step {
-    To(Registers),
-    Root,
-    Lost,
-}
-
-/// How a Go function is left towards its caller.
-enum GoFrame {
-    /// The outermost one.
-    Root,
-    /// Switches stacks, without a frame of its own: the frame pointer leads across.
-    Switch,
-    /// Keeps its return address so many bytes above the stack pointer.
-    Sized(u64),
-    /// Not Go: C code that Go linked in.
-    Foreign,
+/// A walk under way.
+struct Walk<'r, 'b> {
+    raw: &'r RawStack<'b>,
+    addrs: Vec<u64>,
+    /// Whether calls from C into Go are followed through the C code, or skipped as Go's own tracebacks do.
+    through_callbacks: bool,
+    /// Whether the goroutine's stack was reached by other means than frame by frame: that is done once.
+    has_jumped: bool,
+    /// Why frames are missing in between.
+    hole: Option<Ending>,
 }
 
 impl<'a> Unwinder<'a> {
-    /// Reads the unwind tables of `modules`.
-    pub fn new(modules: &[Module], go: Vec<GoCode<'a>>) -> Self {
-        let code = modules.iter().flat_map(Module::code_ranges).collect();
-        Self { native: NativeUnwinder::new(modules), go, code }
+    /// Reads the unwind tables of `modules` when their code turns up. `regions` is what was mapped when they were opened.
+    pub fn new(modules: &[Module], regions: &[Region], go: Vec<GoCode<'a>>) -> Self {
+        Self { native: NativeUnwinder::new(modules, regions), go, meets_strangers: false }
+    }
+
+    /// Whether since the last call a thread turned up that is Go's and that the probes do not know.
+    pub fn met_strangers(&mut self) -> bool {
+        std::mem::take(&mut self.meets_strangers)
     }
 
     /// The frames of a captured thread, innermost first.
     pub fn unwind(&mut self, raw: &RawStack<'_>) -> Unwound {
-        let exact = self.walk(raw);
-        if !exact.truncated {
-            return exact;
+        self.meets_strangers |= raw.is_thread_unknown();
+        if raw.sp() == 0 {
+            return self.frames_only(raw);
         }
-        // The kernel's own walk along frame pointers, of code that keeps them and was not copied. Where
-        // code uses that register for something else, it leads out of all code: there it ends.
-        let by_pointers: Vec<u64> = raw.frames().take_while(|addr| self.is_code(*addr)).collect();
-        if by_pointers.len() <= exact.addrs.len() {
-            return exact;
+        let whole = self.walk(raw, true);
+        if whole.ending == Ending::Root {
+            return whole;
         }
-        let truncated = by_pointers.len() >= leakprobe_ebpf::MAX_FRAMES || !self.ends_at_root(&by_pointers);
-        Unwound { addrs: by_pointers, truncated }
+        // Go keeps its own way past C code that called back into it.
+        let past_callbacks = self.walk(raw, false);
+        if past_callbacks.ending == Ending::Root { past_callbacks } else { whole }
     }
 
-    fn walk(&mut self, raw: &RawStack<'_>) -> Unwound {
-        let mut registers = Registers { ip: raw.ip(), sp: raw.sp(), bp: raw.bp(), returned: false };
-        let mut addrs = vec![registers.ip];
-        let mut in_go = false;
-        while addrs.len() < MAX_FRAMES {
-            match self.step(raw, registers, &mut in_go) {
-                Step::To(next) => {
-                    addrs.push(next.ip);
-                    registers = next;
-                }
-                Step::Root => return Unwound { addrs, truncated: false },
-                Step::Lost => break,
+    fn walk(&mut self, raw: &RawStack<'_>, through_callbacks: bool) -> Unwound {
+        let mut walk = Walk { raw, addrs: Vec::new(), through_callbacks, has_jumped: false, hole: None };
+        let mut at = first_registers(raw);
+        let ending = loop {
+            if let Err(ending) = self.native.check_code(at.code_addr()) {
+                break ending;
             }
-        }
-        Unwound { addrs, truncated: true }
+            walk.addrs.push(at.code_addr());
+            if walk.addrs.len() == MAX_FRAMES {
+                break Ending::Frames;
+            }
+            match self.step(&mut walk, &at) {
+                ControlFlow::Continue(next) => at = next,
+                ControlFlow::Break(ending) => break ending,
+            }
+        };
+        let ending = if ending == Ending::Root { walk.hole.unwrap_or(Ending::Root) } else { ending };
+        Unwound { addrs: walk.addrs, ending }
     }
 
-    /// `in_go` is set once Go frames were reached: the way in is taken once.
-    fn step(&mut self, raw: &RawStack<'_>, at: Registers, in_go: &mut bool) -> Step {
-        let Some(frame) = self.go_frame(at) else { return self.native.step(raw, at) };
-        let entered_race = at.returned && self.is_race_call(at.ip);
-        if (matches!(frame, GoFrame::Foreign) || entered_race) && !*in_go {
-            *in_go = true;
-            return match self.native.step(raw, at) {
-                Step::To(next) if self.native.covers(at.ip) && !entered_race => {
-                    *in_go = false; // linked by the C linker: its tables lead on
-                    Step::To(next)
-                }
-                _ => enter_go(raw),
-            };
+    fn step(&mut self, walk: &mut Walk<'_, '_>, at: &Registers) -> Step {
+        let raw = walk.raw;
+        let Some(frame) = go::frame(&self.go, at) else { return self.native_step(walk, at) };
+        if at.returned && self.is_race_call(at.ip) && !walk.has_jumped {
+            return self.jump_to_go(walk, Ending::NoTables, None);
         }
+        let along = |bp: u64| match go::follow_frame_pointer(raw, bp) {
+            Ok(next) => ControlFlow::Continue(next),
+            Err(ending) => ControlFlow::Break(ending),
+        };
         match frame {
-            GoFrame::Root => Step::Root,
-            GoFrame::Switch => follow_frame_pointer(raw, at),
-            GoFrame::Sized(frame_bytes) => match leave_sized(raw, at, frame_bytes) {
-                Some(next) => Step::To(next),
-                None => follow_frame_pointer(raw, at),
+            GoFrame::Root => ControlFlow::Break(Ending::Root),
+            GoFrame::Switch => match along(at.bp()) {
+                ControlFlow::Break(ending) if !walk.has_jumped => self.jump_to_go(walk, ending, None),
+                step => step,
             },
-            GoFrame::Foreign => Step::Lost,
+            GoFrame::Scheduler => match along(at.bp()) {
+                ControlFlow::Break(_) => ControlFlow::Break(Ending::Root),
+                step => step,
+            },
+            GoFrame::Left => match go::left(raw).filter(|_| !walk.has_jumped) {
+                Some(next) => {
+                    walk.has_jumped = true;
+                    ControlFlow::Continue(next)
+                }
+                None => along(at.bp()),
+            },
+            GoFrame::Callback(_) if walk.through_callbacks => along(at.bp()),
+            GoFrame::Callback(frame_bytes) | GoFrame::Sized(frame_bytes) => {
+                match go::leave_sized(raw, at, frame_bytes) {
+                    Some(next) => ControlFlow::Continue(next),
+                    None => along(at.bp()),
+                }
+            }
+            GoFrame::Handler(frame_bytes) => match go::leave_sized(raw, at, frame_bytes) {
+                Some(next) => ControlFlow::Continue(Registers { returned: false, ..next }),
+                None => ControlFlow::Break(Ending::Depth),
+            },
+            GoFrame::SignalReturn => match go::leave_signal(raw, at) {
+                Some(next) => ControlFlow::Continue(next),
+                None => ControlFlow::Break(Ending::Depth),
+            },
+            GoFrame::Foreign => self.native_step(walk, at),
         }
     }
 
-    /// `None` outside Go's text.
-    fn go_frame(&self, at: Registers) -> Option<GoFrame> {
-        let code_addr = at.ip - u64::from(at.returned && at.ip > 0);
-        let go = self.go.iter().find(|go| go.text.contains(code_addr))?;
-        let svma = code_addr.wrapping_sub(go.load_bias);
-        let Some(function) = go.pclntab.lookup(svma) else { return Some(GoFrame::Foreign) };
-        Some(match function.role() {
-            Role::Outermost => GoFrame::Root,
-            Role::SystemStack | Role::SystemStackSwitch | Role::CgoCall | Role::Morestack => GoFrame::Switch,
-            _ => function.frame_bytes(svma).map_or(GoFrame::Foreign, GoFrame::Sized),
-        })
+    /// C code; where it cannot be walked, the Go code that called it, if that is known by other means.
+    fn native_step(&mut self, walk: &mut Walk<'_, '_>, at: &Registers) -> Step {
+        let is_linked_by_go = self.go.iter().any(|go| go.text.contains(at.code_addr()));
+        if is_linked_by_go && !self.native.covers(at) && !walk.has_jumped {
+            return self.jump_to_go(walk, Ending::NoTables, None);
+        }
+        match self.native.step(walk.raw, at) {
+            ControlFlow::Break(ending) if ending.is_early() && !walk.has_jumped => {
+                self.jump_to_go(walk, ending, Some(ending))
+            }
+            step => step,
+        }
+    }
+
+    /// From C code that cannot be walked to the Go code that called it: by the stack pointer that `racecall`
+    /// kept, or where the goroutine was left, else along the goroutine's frame pointers, which skips the innermost
+    /// caller. `ending` is what kept the walk from getting there, `hole` why frames are missing in between.
+    fn jump_to_go(&self, walk: &mut Walk<'_, '_>, ending: Ending, hole: Option<Ending>) -> Step {
+        let raw = walk.raw;
+        walk.has_jumped = true;
+        if let Some(caller_sp) = raw.race_sp() {
+            let next = raw.memory_word(caller_sp).map(|ip| Registers::new(ip, caller_sp + 8, 0, true));
+            return next.map_or(ControlFlow::Break(ending), ControlFlow::Continue);
+        }
+        walk.hole = hole;
+        if let Some(left) = go::left(raw).filter(|left| go::is_switch(&self.go, left.ip)) {
+            return ControlFlow::Continue(left);
+        }
+        let next = raw.chain_start_addr().filter(|_| raw.left_at().is_none());
+        match next.map(|bp| go::follow_frame_pointer(raw, bp)) {
+            Some(Ok(next)) => ControlFlow::Continue(next),
+            _ => ControlFlow::Break(ending),
+        }
     }
 
     fn is_race_call(&self, addr: u64) -> bool {
         self.go.iter().filter_map(|go| go.race_calls).any(|range| range.contains(addr))
     }
 
-    fn is_code(&self, addr: u64) -> bool {
-        self.code.iter().any(|span| span.contains(addr))
-    }
-
-    fn ends_at_root(&self, addrs: &[u64]) -> bool {
-        let Some(&ip) = addrs.last() else { return false };
-        let at = Registers { ip, sp: 0, bp: 0, returned: addrs.len() > 1 };
-        matches!(self.go_frame(at), Some(GoFrame::Root))
+    /// The kernel's own walk along frame pointers, where the registers were not to be had. Where code uses that
+    /// register for something else, it leads out of all code: there it ends.
+    fn frames_only(&self, raw: &RawStack<'_>) -> Unwound {
+        let addrs = raw.frames().enumerate().map(|(index, addr)| addr - u64::from(index > 0 && addr > 0));
+        let addrs = addrs.take_while(|addr| self.native.check_code(*addr).is_ok());
+        Unwound { addrs: addrs.collect(), ending: Ending::Registers }
     }
 }
 
-/// From C code that cannot be walked to the Go code that called it: by the stack pointer that `racecall`
-/// kept, else along the goroutine's frame pointers, which skips the innermost caller.
-fn enter_go(raw: &RawStack<'_>) -> Step {
-    let caller_sp = raw.caller_sp();
-    if let Some(ip) = raw.memory_word(caller_sp).filter(|_| caller_sp != 0) {
-        return Step::To(Registers { ip, sp: caller_sp + 8, bp: 0, returned: true });
+fn first_registers(raw: &RawStack<'_>) -> Registers {
+    let mut registers = Registers::new(raw.ip(), raw.sp(), raw.bp(), false);
+    for (number, value) in [RBX, R10, R12, 13, 14, 15].into_iter().zip(raw.saved()) {
+        registers.set(number, Some(value));
     }
-    match raw.chain_start_addr() {
-        Some(bp) => follow_frame_pointer(raw, Registers { ip: 0, sp: 0, bp, returned: true }),
-        None => Step::Lost,
-    }
+    registers
 }
 
-/// Go's frames on x86_64: the return address `frame_bytes` above the stack pointer, and below it, where
-/// there is a frame at all, the caller's frame pointer (Go's `cmd/internal/obj/x86`, since 1.7).
-fn leave_sized(raw: &RawStack<'_>, at: Registers, frame_bytes: u64) -> Option<Registers> {
-    let return_slot_addr = at.sp.checked_add(frame_bytes).filter(|_| at.sp != 0)?;
-    let ip = raw.memory_word(return_slot_addr)?;
-    let bp = match frame_bytes {
-        0 => at.bp,
-        _ => raw.memory_word(return_slot_addr - 8)?,
-    };
-    (ip != 0).then_some(Registers { ip, sp: return_slot_addr + 8, bp, returned: true })
-}
-
-fn follow_frame_pointer(raw: &RawStack<'_>, at: Registers) -> Step {
-    let (Some(bp), Some(ip)) = (raw.memory_word(at.bp), raw.memory_word(at.bp.wrapping_add(8))) else {
-        return Step::Lost;
-    };
-    if at.bp == 0 || ip == 0 {
-        return Step::Lost;
-    }
-    Step::To(Registers { ip, sp: at.bp + 16, bp, returned: true })
-}
+#[cfg(test)]
+mod tests;

@@ -62,7 +62,11 @@ fn traced(tracing: &Tracing) -> Vec<String> {
     }
     if tracing.stacks_truncated > 0 {
         let stacks = counted(tracing.stacks_truncated, "stack ends", "stacks end");
-        sentences.push(format!("{stacks} early."));
+        let causes = tracing.stacks_truncated_by.iter();
+        let causes: Vec<String> =
+            causes.map(|row| format!("{} in {}", count(row.count), row.cause)).collect();
+        let causes = if causes.is_empty() { String::new() } else { format!(": {}", causes.join(", ")) };
+        sentences.push(format!("{stacks} early{causes}."));
     }
     for probe in tracing.probes.iter().filter(|probe| !probe.attached) {
         let why = probe.error.as_deref().unwrap_or("no reason given");

@@ -18,7 +18,7 @@ mod profile;
 mod spans;
 mod threads;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -45,6 +45,21 @@ pub struct GoRuntime {
     pclntab: Option<Pclntab>,
     /// What could not be found.
     gaps: Vec<Gap>,
+}
+
+/// Offsets in `m` and `g`: how a thread leads to its goroutine, and where that left its stack.
+#[derive(Clone, Copy, Debug)]
+pub struct ThreadFields {
+    /// Of the goroutine that it runs.
+    pub curg_offset: u64,
+    /// Of a goroutine's stack bounds.
+    pub stack_offset: u64,
+    /// Of the saved instruction pointer.
+    pub sched_pc_offset: u64,
+    /// Of the saved stack pointer.
+    pub sched_sp_offset: u64,
+    /// Of the saved frame pointer.
+    pub sched_bp_offset: u64,
 }
 
 /// Where the heap is and how it is read.
@@ -103,13 +118,26 @@ impl GoRuntime {
         profile::read(&metadata::Reader { memory, layout: &heap.layout, globals: &heap.globals })
     }
 
-    /// Ids of the threads it knows of, in the process's own PID namespace.
+    /// Ids of the threads it knows of, in the process's own PID namespace, each with the address of its `m`.
     ///
     /// # Errors
     /// Where its list of them is not found or cannot be read.
-    pub fn thread_ids(&self, memory: &dyn Memory) -> Result<BTreeSet<i32>> {
+    pub fn threads(&self, memory: &dyn Memory) -> Result<BTreeMap<i32, u64>> {
         let heap = self.heap.as_ref().context("the Go heap was not found")?;
-        threads::ids(&metadata::Reader { memory, layout: &heap.layout, globals: &heap.globals })
+        threads::machines(&metadata::Reader { memory, layout: &heap.layout, globals: &heap.globals })
+    }
+
+    /// Where fields of its threads and goroutines lie, that lead from one to the other.
+    pub fn thread_fields(&self) -> Option<ThreadFields> {
+        let heap = self.heap.as_ref()?;
+        let goroutine = &heap.goroutine_layout;
+        Some(ThreadFields {
+            curg_offset: heap.layout.thread_curg_offset,
+            stack_offset: goroutine.stack_offset as u64,
+            sched_pc_offset: goroutine.pc_offset as u64,
+            sched_sp_offset: goroutine.sp_offset as u64,
+            sched_bp_offset: goroutine.bp_offset as u64,
+        })
     }
 
     /// What the heap manages: spans, idle pages, goroutine stacks; sorted and disjoint.

@@ -140,7 +140,7 @@ impl<'a> Walker<'a> {
         };
         let way = match function.role() {
             Role::Outermost => Way::Root,
-            Role::SystemStack | Role::SystemStackSwitch => Way::Switch,
+            Role::SystemStack | Role::Scheduler | Role::SystemStackSwitch => Way::Switch,
             _ => match function.frame_bytes(svma) {
                 Some(frame_bytes) => {
                     let interrupts = matches!(function.name(), "runtime.asyncPreempt" | "runtime.sigpanic");

@@ -73,6 +73,8 @@ layout! {
 
         /// The goroutine of its own stack.
         thread_g0_offset: u64 = "m.g0",
+        /// The goroutine that it runs.
+        thread_curg_offset: u64 = "m.curg",
         /// Its number in the kernel.
         thread_procid_offset: u64 = "m.procid",
         /// The next thread.

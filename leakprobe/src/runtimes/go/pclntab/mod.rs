@@ -88,8 +88,10 @@ struct Record {
 pub enum Role {
     /// No caller: `goexit`, `mstart`, `rt0_go` and the program's entry.
     Outermost,
-    /// `systemstack` and `mcall` run a function on the thread's own stack.
+    /// `systemstack` runs a function on the thread's own stack.
     SystemStack,
+    /// `mcall` too, and leaves the goroutine for good, as a rule.
+    Scheduler,
     /// `systemstack_switch` is never executed: its address marks a goroutine whose stack was left.
     SystemStackSwitch,
     /// `asmcgocall` calls C on the thread's own stack.
@@ -102,6 +104,8 @@ pub enum Role {
     RaceCall,
     /// `sigtramp`, called by the kernel.
     SignalHandler,
+    /// What a signal handler returns to, and with it to whatever was interrupted.
+    SignalReturn,
     /// Anything else.
     Ordinary,
 }
@@ -256,7 +260,8 @@ impl<'a> Function<'a> {
     pub fn role(&self) -> Role {
         match self.name {
             "runtime.goexit" | "runtime.mstart" | "runtime.rt0_go" => Role::Outermost,
-            "runtime.systemstack" | "runtime.mcall" => Role::SystemStack,
+            "runtime.systemstack" => Role::SystemStack,
+            "runtime.mcall" => Role::Scheduler,
             "runtime.systemstack_switch" => Role::SystemStackSwitch,
             "runtime.asmcgocall" | "runtime.asmcgocall_no_g" => Role::CgoCall,
             "runtime.cgocallback" | "runtime.racecallbackthunk" => Role::CgoCallback,
@@ -264,6 +269,8 @@ impl<'a> Function<'a> {
             "runtime.racecall" => Role::RaceCall,
             "racecall" if self.is_in_runtime() => Role::RaceCall,
             "runtime.sigtramp" | "runtime.cgoSigtramp" => Role::SignalHandler,
+            // A file-private function, called after what it is for since Go 1.20.
+            name if name.starts_with("runtime.sigreturn") => Role::SignalReturn,
             name if name.starts_with("_rt0_") => Role::Outermost,
             _ => Role::Ordinary,
         }
