@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::address::AddrRange;
@@ -235,6 +236,19 @@ impl Serialize for Component {
     }
 }
 
+impl JsonSchema for Component {
+    fn schema_name() -> Word {
+        "Component".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "An owner of resident memory: one row of the ledger.",
+            "enum": Self::ALL.map(Self::id).as_slice(),
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for Component {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let id = Word::deserialize(deserializer)?;
@@ -244,7 +258,7 @@ impl<'de> Deserialize<'de> for Component {
 }
 
 /// Why a claim is believed, weakest first, so that comparing two asks which one wins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
     /// Nothing is known.
@@ -290,7 +304,7 @@ pub struct Claim {
 }
 
 /// Something that could not be read, or not consistently: the part of the answer that is missing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Gap {
     /// What is missing, as a noun: "residency of 0x7f00…-0x7f80…".
     pub what: String,

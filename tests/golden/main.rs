@@ -11,6 +11,7 @@ mod parts;
 mod reports;
 mod sampled;
 mod saved;
+mod schema;
 
 use expect_test::{ExpectFile, expect_file};
 use leakprobe::report::{self, Format, GoroutineTotals, Report, Style};

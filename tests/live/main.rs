@@ -34,6 +34,7 @@ mod sanitizer_table;
 mod sanitizers;
 mod sanitizers_everywhere;
 mod saved;
+mod schema;
 mod sites;
 mod stacks;
 mod storms;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::claim::{Claim, Component, Evidence};
@@ -9,7 +10,7 @@ use crate::target::maps::Region;
 use crate::target::modules::Module;
 
 /// What keeps the pages of a mapping that has a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Backing {
     /// A file on a disk: pages that were not changed can be dropped and read again.

@@ -8,6 +8,7 @@ mod causes;
 mod consequences;
 pub mod trend;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::trend::{Trend, Verdict};
@@ -26,7 +27,7 @@ const HOLDS_MUCH_MIN_BYTES: u64 = 64 << 20;
 const HOLDS_MUCH_MIN_PERCENT: u64 = 30;
 
 /// A diagnosis.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
     /// From the catalogue; API.
     pub id: Word,
@@ -78,7 +79,7 @@ pub struct Facts<'a> {
 }
 
 /// How many goroutines were started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GoroutinesStarted {
     /// While the process was watched.
     pub in_window: u64,

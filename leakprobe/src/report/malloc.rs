@@ -1,9 +1,10 @@
 //! The part of a report that says what malloc's blocks add up to.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Malloc's memory by what its blocks are. Bytes include headers and padding: what a block costs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Malloc {
     /// Arenas, the main one included.
     pub arenas: u64,
@@ -43,7 +44,7 @@ pub struct Malloc {
 }
 
 /// Blocks and their bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Blocks {
     /// How many.
     pub blocks: u64,
@@ -52,7 +53,7 @@ pub struct Blocks {
 }
 
 /// Change of blocks and their bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BlocksGrowth {
     /// How many.
     pub blocks: i64,
@@ -61,7 +62,7 @@ pub struct BlocksGrowth {
 }
 
 /// Blocks in use of about one size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SizeClass {
     /// The largest block that belongs here.
     pub size: u64,
@@ -74,7 +75,7 @@ pub struct SizeClass {
 }
 
 /// Blocks that begin with an object of one C++ class. A block that holds an array of them counts once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClassRow {
     /// Its name, as the source has it; null for many smaller ones together.
     pub class: Option<String>,

@@ -1,5 +1,6 @@
 //! The report's figures of memory beside the ledger's own: what rows are made of, and what RSS does not show.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::attribute::mappings::Backing;
@@ -7,7 +8,7 @@ use crate::claim::Word;
 use crate::report::CgroupMemory;
 
 /// What a row of files or of thread stacks is made of.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PartRow {
     /// "text", "data" or "bss"; "living" or "exited" of threads.
     pub what: Word,
@@ -18,7 +19,7 @@ pub struct PartRow {
 }
 
 /// A file, or shared memory of one name.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct FileRow {
     /// As the kernel names it: "/memfd:x", "/SYSV00001234", "/dev/zero" for shared anonymous memory. Null for the
     /// smallest, which are summed up.
@@ -44,7 +45,7 @@ pub struct FileRow {
 }
 
 /// A variable without a value in its file, and much of it resident.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct VariableRow {
     /// Its name in the symbol table; null where the file has none: then this is the whole .bss.
     pub name: Option<String>,
@@ -57,7 +58,7 @@ pub struct VariableRow {
 }
 
 /// A thread and its stack.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ThreadRow {
     /// Thread id.
     pub tid: i32,
@@ -75,7 +76,7 @@ pub struct ThreadRow {
 }
 
 /// Memory that counts against the cgroup and not as RSS, in bytes.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct OutsideRss {
     /// VmPTE.
     pub page_tables: Option<u64>,

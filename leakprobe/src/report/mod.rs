@@ -14,11 +14,13 @@ pub mod pprof;
 mod prometheus;
 mod rss;
 pub mod saved;
+pub mod schema;
 mod stacks;
 mod text;
 
 use std::io::{self, Write};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::malloc::{Blocks, BlocksGrowth, ClassRow, Malloc, SizeClass};
@@ -86,7 +88,7 @@ pub fn write(report: &Report, format: Format, style: &Style, out: &mut dyn Write
 }
 
 /// Everything one look at a process found.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// Always [`SCHEMA`].
     pub schema: Word,
@@ -144,7 +146,7 @@ impl Report {
 }
 
 /// Which leakprobe, called how.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Tool {
     /// Version of this program.
     pub version: String,
@@ -153,7 +155,7 @@ pub struct Tool {
 }
 
 /// The machine.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Host {
     /// Kernel release, as `uname -r`.
     pub kernel: String,
@@ -166,7 +168,7 @@ pub struct Host {
 }
 
 /// The process.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TargetInfo {
     /// Process id in leakprobe's PID namespace.
     pub pid: i32,
@@ -196,7 +198,7 @@ impl TargetInfo {
 }
 
 /// The language runtime of the process.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct RuntimeInfo {
     /// "go" or "native".
     pub kind: Word,
@@ -215,7 +217,7 @@ pub struct RuntimeInfo {
 }
 
 /// The time of watching.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Window {
     /// RFC 3339 in UTC.
     pub started_at: String,
@@ -224,7 +226,7 @@ pub struct Window {
 }
 
 /// A row of the ledger.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ComponentRow {
     /// The owner.
     pub id: Component,
@@ -259,7 +261,7 @@ pub struct ComponentRow {
 }
 
 /// What Go's heap profile shows: samples, scaled up as `runtime/pprof` does it, as of a collection that is over.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct HeapProfile {
     /// Bytes in use; null where not read.
     pub in_use: Option<u64>,
@@ -293,7 +295,7 @@ impl HeapProfile {
 }
 
 /// A stack, and those of its objects that are alive.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct HeldSite {
     /// Bytes in use.
     pub bytes: u64,
@@ -308,7 +310,7 @@ pub struct HeldSite {
 }
 
 /// Objects of one size in the Go heap, alive or not swept yet.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct HeapClass {
     /// Size of an object; null for those larger than 32 KiB, each in a span of its own.
     pub object_bytes: Option<u64>,
@@ -323,7 +325,7 @@ pub struct HeapClass {
 }
 
 /// RSS that Go's heap profile cannot see.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Unaccounted {
     /// Resident bytes outside the Go heap's spans in use; null where there is no Go heap.
     pub bytes: Option<u64>,
@@ -334,7 +336,7 @@ pub struct Unaccounted {
 }
 
 /// A stack and the bytes it made resident, that were not so at the start and still are at the end.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct CallSite {
     /// Whose bytes.
     pub component: Component,
@@ -363,7 +365,7 @@ pub struct CallSite {
 }
 
 /// Goroutines that do the same: same state, same stack, same `go` statement.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct GoroutineGroup {
     /// How many.
     pub count: u64,
@@ -382,7 +384,7 @@ pub struct GoroutineGroup {
 }
 
 /// All goroutines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GoroutineTotals {
     /// The program's, as `runtime.NumGoroutine` counts.
     pub count: u64,

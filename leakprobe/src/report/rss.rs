@@ -3,10 +3,11 @@
 //! The surprise: the two need not be equal. The rows and `end` come from a walk over the page tables; `ps`, `top` and
 //! the kernel's own high-water mark have theirs from counters.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Resident set size of the whole process, in bytes.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Rss {
     /// At the window's start; null where the process could not be read then.
     pub start: Option<u64>,
@@ -38,7 +39,7 @@ pub struct Rss {
 /// The kernel's counters of resident memory (/proc/PID/status). It keeps them by processor or by thread and adds
 /// them up now and then: on some kernels they are off by some dozen pages of each (Linux `mm/memory.c`,
 /// `SPLIT_RSS_COUNTING`, until 6.1; `lib/percpu_counter.c` since). Null where not read.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct RssCounters {
     /// VmRSS.
     pub rss: Option<u64>,

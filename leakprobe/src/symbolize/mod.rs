@@ -12,6 +12,7 @@ use std::fmt;
 use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer as Blazesym};
 use cpp_demangle::DemangleOptions;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::runtimes::go::code::GoCode;
@@ -19,7 +20,7 @@ use crate::target::elf::Symbol;
 use crate::target::modules::{FileId, Module};
 
 /// A frame of a stack.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Frame {
     /// Demangled; null where nothing names the address.
     pub function: Option<String>,

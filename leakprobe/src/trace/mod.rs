@@ -23,6 +23,7 @@ use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, Ri
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use leakprobe_ebpf::{FAULT_BYTES, RING_BYTES, Settings, counter};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::backend::Backend;
@@ -39,7 +40,7 @@ use crate::runtimes::go::ThreadFields;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leakprobe-kernel"));
 
 /// What the probes saw.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Tracing {
     /// Events recorded, by kind.
     pub events: Events,
@@ -64,7 +65,7 @@ pub struct Tracing {
 }
 
 /// A way to lose something, and how often it happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LostRow {
     /// Name of the counter.
     pub cause: Word,
@@ -73,7 +74,7 @@ pub struct LostRow {
 }
 
 /// A probe.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Probe {
     /// As "syscalls:sys_exit_mmap".
     pub name: String,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use rangemap::RangeMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::decode::{Access, Event, What};
@@ -32,7 +33,7 @@ const MAP_NONBLOCK: u64 = 0x1_0000;
 const MLOCK_ONFAULT: u64 = 1;
 
 /// Events by kind.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Events {
     /// Page faults.
     pub faults: u64,

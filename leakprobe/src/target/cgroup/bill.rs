@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Cgroup;
@@ -17,7 +18,7 @@ const NO_LIMIT_BYTES: u64 = 1 << 60;
 
 /// The memory controller's figures of the target's cgroup and all below it, in bytes. What a kernel does not
 /// tell is `None`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct CgroupMemory {
     /// Charged now.
     pub current: Option<u64>,

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::address::PAGE_BYTES;
@@ -16,7 +17,7 @@ const MAX_PROCESSES: usize = 4096;
 const NAMED: usize = 3;
 
 /// The other processes in a cgroup and in those below it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Others {
     /// How many.
     pub processes: u64,
@@ -27,7 +28,7 @@ pub struct Others {
 }
 
 /// One of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Member {
     /// Process id.
     pub pid: i32,
