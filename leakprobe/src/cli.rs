@@ -36,6 +36,8 @@ pub struct CommandLine {
 pub enum Command {
     /// Write a saved report (--format json) in another form
     Render(Render),
+    /// Compare two saved reports: of one process, or of two
+    Diff(Diff),
 }
 
 /// A look at a process.
@@ -93,6 +95,22 @@ pub struct Render {
     pub written: Written,
 }
 
+/// Two saved reports, compared.
+#[derive(Args, Debug)]
+pub struct Diff {
+    /// The earlier report, as JSON
+    #[arg(value_name = "BEFORE")]
+    pub before: PathBuf,
+
+    /// The later one; - is standard input
+    #[arg(value_name = "AFTER")]
+    pub after: PathBuf,
+
+    /// The comparison's form and place: text and json.
+    #[command(flatten)]
+    pub written: Written,
+}
+
 /// How a report is written, and where.
 #[derive(Args, Debug)]
 pub struct Written {
@@ -131,6 +149,8 @@ Examples:
   leakprobe 12345 -d 5m --fail-on-growth 20MiB   for a test: exit code 1 if it grew
   leakprobe render report.json                   a saved report again, for people
   leakprobe render report.json -f pprof -o mem.pb.gz     then: go tool pprof mem.pb.gz
+  leakprobe render report.json -f html -o report.html    for a browser
+  leakprobe diff before.json after.json          what became more
 
 Exit codes: 0 done, 1 grew by --fail-on-growth, 2 usage, 3 no such process,
 4 not permitted, 5 the kernel lacks what is needed, 6 internal error.";
@@ -148,6 +168,8 @@ pub enum OutputFormat {
     Folded,
     /// A flame graph
     Svg,
+    /// One page for a browser, which loads nothing
+    Html,
     /// For node exporter's textfile collector; --output replaces the file in one step
     Prometheus,
 }

@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use self::output::{NoOutput, Output};
-use self::saved::NoInput;
+use self::saved::{NoInput, NoSuchForm};
 
 mod output;
 mod progress;
@@ -60,6 +60,7 @@ fn dispatch(line: &CommandLine) -> Result<ExitCode> {
     match &line.command {
         None => return look_and_report(&line.arguments),
         Some(Command::Render(arguments)) => saved::render(arguments)?,
+        Some(Command::Diff(arguments)) => saved::diff(arguments)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -107,7 +108,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             NO_SUCH_PROCESS
         };
     }
-    if error.is::<NoOutput>() || error.is::<NoInput>() {
+    if error.is::<NoOutput>() || error.is::<NoInput>() || error.is::<NoSuchForm>() {
         return USAGE;
     }
     match error.downcast_ref::<AttachError>() {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use leakprobe::cli::{ColorChoice, OutputFormat, StacksOf, Written};
+use leakprobe::report::comparison::Comparison;
 use leakprobe::report::{self, Format, Measure, Report, Style};
 
 /// The report has nowhere to go.
@@ -81,7 +82,18 @@ impl Output {
     pub fn write(self, report: &Report, written: &Written) -> Result<()> {
         let style = self.style(written);
         let format = format(report, written);
-        let put = |out: &mut dyn Write| report::write(report, format, &style, out).and_then(|()| out.flush());
+        self.put(|out| report::write(report, format, &style, out))
+    }
+
+    /// Writes the comparison likewise.
+    pub fn write_comparison(self, comparison: &Comparison, written: &Written) -> Result<()> {
+        let style = self.style(written);
+        let format = if written.format() == OutputFormat::Json { Format::Json } else { Format::Text };
+        self.put(|out| report::write_comparison(comparison, format, &style, out))
+    }
+
+    fn put(self, write: impl Fn(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+        let put = |out: &mut dyn Write| write(out).and_then(|()| out.flush());
         match self {
             Self::Stdout => {
                 put(&mut BufWriter::new(io::stdout().lock())).context("write the report to standard output")
@@ -139,6 +151,7 @@ fn format(report: &Report, written: &Written) -> Format {
         OutputFormat::Pprof => Format::Pprof,
         OutputFormat::Folded => Format::Folded(measure),
         OutputFormat::Svg => Format::Svg(measure),
+        OutputFormat::Html => Format::Html,
         OutputFormat::Prometheus => Format::Prometheus,
     }
 }

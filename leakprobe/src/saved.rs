@@ -5,8 +5,9 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::Result;
-use leakprobe::cli::Render;
+use leakprobe::cli::{Diff, OutputFormat, Render};
 use leakprobe::report::Report;
+use leakprobe::report::comparison::compare;
 use leakprobe::report::saved::{MAX_FILE_BYTES, Unreadable};
 
 use crate::output::Output;
@@ -19,10 +20,24 @@ pub struct NoInput {
     why: String,
 }
 
+/// A form that a comparison has not.
+#[derive(Debug, thiserror::Error)]
+#[error("a comparison is written as text or json: give --format one of them")]
+pub struct NoSuchForm;
+
 /// `leakprobe render`.
 pub fn render(arguments: &Render) -> Result<()> {
     let report = read(&arguments.report)?;
     Output::open(&arguments.written)?.write(&report, &arguments.written)
+}
+
+/// `leakprobe diff`.
+pub fn diff(arguments: &Diff) -> Result<()> {
+    if !matches!(arguments.written.format(), OutputFormat::Text | OutputFormat::Json) {
+        return Err(NoSuchForm.into());
+    }
+    let comparison = compare(&read(&arguments.before)?, &read(&arguments.after)?);
+    Output::open(&arguments.written)?.write_comparison(&comparison, &arguments.written)
 }
 
 fn read(path: &Path) -> Result<Report, NoInput> {

@@ -3,10 +3,12 @@
 //! `UPDATE_EXPECT=1 cargo test -p leakprobe-tests --test golden` writes the files anew; read the diff. The
 //! findings are not made up: each report is diagnosed here as the pipeline does it.
 
+mod comparison;
 mod files;
 mod formats;
 mod heap;
 mod malloc;
+mod page;
 mod parts;
 mod reports;
 mod sampled;

@@ -4,6 +4,7 @@
 //! rises for seconds on end), so the scatter of single looks says too little. The interval is the widest of those
 //! that blocks of different length give: a swing that comes back within the window widens it, a leak does not.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Looks that a judgement needs at least.
@@ -20,7 +21,7 @@ const LEVEL_SHARE: f64 = 0.15;
 const FALL_SHARE: f64 = 0.5;
 
 /// A cheap look at the process: the kernel's own counters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Moment {
     /// Since the window began.
     pub seconds: f64,
@@ -35,7 +36,7 @@ pub struct Moment {
 }
 
 /// What the looks say together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Too few looks to say.
@@ -58,7 +59,7 @@ pub enum Verdict {
 }
 
 /// How the RSS changed within the window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Trend {
     /// In a word.
     pub verdict: Verdict,

@@ -6,11 +6,12 @@
 
 use std::io::{self, Write};
 
-use super::Report;
+use serde::Serialize;
+
 use super::escape::is_hostile;
 
-/// Writes the report, pretty printed, with a newline at the end.
-pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+/// Writes a report, or what is made of reports, pretty printed, with a newline at the end.
+pub fn write(report: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
     let json = serde_json::to_string_pretty(report)?;
     let mut rest = json.as_str();
     // Serde has escaped what is below U+0020, so the only such characters left are its own line breaks.

@@ -3,10 +3,13 @@
 //! The fields are those of the JSON schema `leakprobe.report/1`: bytes everywhere, and `None` (null)
 //! where something is not known.
 
+pub mod comparison;
 mod escape;
 mod facts;
 mod flame_graph;
 mod folded;
+mod goroutines;
+pub mod html;
 mod json;
 mod malloc;
 mod memory;
@@ -23,6 +26,8 @@ use std::io::{self, Write};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::comparison::Comparison;
+pub use self::goroutines::{GoroutineGroup, GoroutineTotals};
 pub use self::malloc::{Blocks, BlocksGrowth, ClassRow, Malloc, SizeClass};
 pub use self::memory::{FileRow, OutsideRss, PartRow, ThreadRow, VariableRow};
 pub use self::rss::{Rss, RssCounters};
@@ -60,6 +65,8 @@ pub enum Format {
     Folded(Measure),
     /// A flame graph.
     Svg(Measure),
+    /// One page for a browser, which loads nothing.
+    Html,
     /// For Prometheus, by node exporter's textfile collector.
     Prometheus,
 }
@@ -83,7 +90,21 @@ pub fn write(report: &Report, format: Format, style: &Style, out: &mut dyn Write
         Format::Pprof => pprof::write(report, out),
         Format::Folded(measure) => folded::write(report, measure, out),
         Format::Svg(measure) => flame_graph::write(report, measure, out),
+        Format::Html => html::write(report, out),
         Format::Prometheus => prometheus::write(report, out),
+    }
+}
+
+/// Writes a comparison: as JSON, or else as text.
+pub fn write_comparison(
+    comparison: &Comparison,
+    format: Format,
+    style: &Style,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    match format {
+        Format::Json => json::write(comparison, out),
+        _ => text::comparison::write(comparison, style, out),
     }
 }
 
@@ -362,36 +383,4 @@ pub struct CallSite {
     pub frames: Vec<Frame>,
     /// Why there are no frames, or why they end early.
     pub note: Option<Word>,
-}
-
-/// Goroutines that do the same: same state, same stack, same `go` statement.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct GoroutineGroup {
-    /// How many.
-    pub count: u64,
-    /// "runnable", "running", "syscall", "waiting", "copystack", "preempted" or "leaked".
-    pub state: Word,
-    /// What they wait for, in Go's words: "chan receive".
-    pub wait_reason: Option<String>,
-    /// How long the longest has been waiting at least; null where the collector has not seen it wait yet.
-    pub waiting_seconds: Option<f64>,
-    /// Size of their stacks, resident or not.
-    pub stack_bytes: u64,
-    /// Innermost first; empty of those that run. A function that calls itself is listed once.
-    pub frames: Vec<Frame>,
-    /// The `go` statement they come from.
-    pub created_by: Option<Frame>,
-}
-
-/// All goroutines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct GoroutineTotals {
-    /// The program's, as `runtime.NumGoroutine` counts.
-    pub count: u64,
-    /// Size of their stacks, resident or not.
-    pub stack_bytes: u64,
-    /// The runtime's own.
-    pub system: u64,
-    /// Remains of ended ones, kept for new ones.
-    pub dead: u64,
 }

@@ -77,7 +77,8 @@ fn worded(group: &GoroutineGroup, exe: &str) -> String {
     text
 }
 
-fn doing(group: &GoroutineGroup) -> String {
+/// "waiting on chan receive for up to 2.0 h".
+pub fn doing(group: &GoroutineGroup) -> String {
     let what = match (group.state.as_ref(), group.wait_reason.as_deref()) {
         ("syscall", _) => "in system calls or C".to_owned(),
         ("waiting" | "preempted", Some(reason)) => format!("waiting on {reason}"),

@@ -15,6 +15,9 @@ use crate::report::escape::printable;
 /// Narrower than this, the table has no room for its columns; the terminal may then wrap lines itself.
 const NARROWEST_COLUMNS: usize = 72;
 
+/// As the width: no line is wrapped.
+pub const UNWRAPPED: usize = usize::MAX;
+
 /// Prose is hard to read in longer lines, however wide the terminal is.
 const PROSE_COLUMNS: usize = 100;
 
@@ -95,7 +98,7 @@ impl<'a> Page<'a> {
 
     /// Columns prose may have.
     pub fn prose_columns(&self) -> usize {
-        self.columns().min(PROSE_COLUMNS)
+        if self.style.width_columns == UNWRAPPED { UNWRAPPED } else { self.columns().min(PROSE_COLUMNS) }
     }
 
     /// A line; what does not fit is cut.

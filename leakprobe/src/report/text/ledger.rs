@@ -152,7 +152,7 @@ fn line_row(line: parts::Line) -> Row {
 }
 
 /// The row's name, with the malloc that owns it; in a Go program C's heap is what cgo allocates.
-fn label(report: &Report, row: &ComponentRow) -> String {
+pub fn label(report: &Report, row: &ComponentRow) -> String {
     let is_go = report.target.runtime.kind == "go";
     match row.allocator.as_ref().filter(|_| row.id == Component::CHeapInUse) {
         Some(allocator) if is_go => format!("C heap (cgo, {allocator})"),

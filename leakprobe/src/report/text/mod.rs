@@ -7,23 +7,24 @@
 mod advice;
 mod blocks;
 mod cgroup;
+pub(super) mod comparison;
 mod entry;
-mod frames;
-mod goroutines;
+pub(super) mod frames;
+pub(super) mod goroutines;
 mod headline;
 mod held;
 mod honesty;
 mod layout;
-mod ledger;
-mod owners;
-mod parts;
+pub(super) mod ledger;
+pub(super) mod owners;
+pub(super) mod parts;
 mod sites;
-mod units;
+pub(super) mod units;
 
 use std::io::{self, Write};
 
 use self::held::Held;
-use self::layout::Page;
+use self::layout::{Page, UNWRAPPED};
 use self::sites::{Grouping, Sites};
 use super::{Report, Style};
 
@@ -46,4 +47,27 @@ pub fn write(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<
     goroutines::write(page, report)?;
     advice::write(page, report)?;
     honesty::write(page, report)
+}
+
+/// The answer as sentences, for a form that wraps lines itself.
+pub fn answer(report: &Report) -> Vec<String> {
+    let accounts = owners::accounts(&report.components);
+    let sites = Sites::of(report, Grouping::ByReading);
+    let held = Held::of(report, Grouping::ByReading);
+    lines(|page| headline::write(page, report, &accounts, &sites, held.as_ref()))
+}
+
+/// How far it can be trusted, likewise.
+pub fn footing(report: &Report) -> Vec<String> {
+    lines(|page| honesty::write(page, report))
+}
+
+fn lines(write: impl Fn(&mut Page<'_>) -> io::Result<()>) -> Vec<String> {
+    let style = Style { width_columns: UNWRAPPED, color: false, full_stacks: false };
+    let mut text = Vec::new();
+    // Writing to memory does not fail.
+    let written = write(&mut Page::new(&mut text, &style));
+    debug_assert!(written.is_ok());
+    let text = String::from_utf8_lossy(&text);
+    text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect()
 }
