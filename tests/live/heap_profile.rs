@@ -152,8 +152,8 @@ fn growth_of_the_heap_is_by_who_allocated_it() -> Result<()> {
     };
     let kept = objects.iter().filter(|site| is_kept(site));
     let kept_bytes = kept.map(|site| expect::number(site, "/bytes")).sum::<Result<i64>>()?;
-    // 15 MiB, 5 MiB and 1 MiB in large objects, which are sampled nearly for sure, scaled by little; and 1.4 MB.
-    ensure!((20 * MIB..=26 * MIB).contains(&kept_bytes), "main.keep gained {kept_bytes} bytes");
+    // 15 MiB, 5 MiB and 16 MiB in large objects, which are sampled nearly for sure, scaled by little; and 1.4 MB.
+    ensure!((35 * MIB..=41 * MIB).contains(&kept_bytes), "main.keep gained {kept_bytes} bytes");
     let change = expect::number(&report, "/heap_profile/growth")?;
     let by_site = report["heap_profile"]["sites"].as_array().into_iter().flatten();
     let sum = by_site.map(|site| expect::number(site, "/growth")).sum::<Result<i64>>()?;
