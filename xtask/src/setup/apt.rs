@@ -36,9 +36,9 @@ pub(super) fn install(packages: &[&str]) -> Result<()> {
     apt_get(&["update"])
         .context("bring the package lists up to date: check the network and the sources list")?;
     ensure_known(packages)?;
-    let (fitting, pushing): (Vec<&str>, Vec<&str>) = match lost_by(&[], packages)?.is_empty() {
+    let (fitting, pushing): (Vec<&str>, Vec<&str>) = match fit(packages) {
         true => (packages.to_vec(), Vec::new()),
-        false => apart(packages)?,
+        false => packages.iter().partition(|package| fit(&[package])),
     };
     let backports = if pushing.is_empty() { None } else { Backports::fetch()? };
     let options = backports.as_ref().map_or_else(Vec::new, Backports::options);
@@ -61,16 +61,9 @@ fn install_with(options: &[String], packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Those that push nothing out, and those that do.
-fn apart<'a>(packages: &[&'a str]) -> Result<(Vec<&'a str>, Vec<&'a str>)> {
-    let (mut fitting, mut pushing) = (Vec::new(), Vec::new());
-    for &package in packages {
-        match lost_by(&[], &[package])?.is_empty() {
-            true => fitting.push(package),
-            false => pushing.push(package),
-        }
-    }
-    Ok((fitting, pushing))
+/// Whether the release's own packages go beside what is here: they push nothing out, and apt sees a way at all.
+fn fit(packages: &[&str]) -> bool {
+    lost_by(&[], packages).is_ok_and(|lost| lost.is_empty())
 }
 
 pub(super) fn with_options<'a>(options: &'a [String], arguments: &[&'a str]) -> Vec<&'a str> {
