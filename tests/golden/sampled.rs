@@ -28,6 +28,17 @@ pub fn sampled() -> Report {
         note: Some("filled by khugepaged, for a huge page".into()),
         ..site(Component::CHeapInUse, 800 * KIB, &[], &[])
     });
+    // A name that leaves no room for its error beside it.
+    report.call_sites.push(CallSite {
+        weight: 512.0,
+        error_bytes: Some(90 * KIB),
+        ..site(
+            Component::CHeapInUse,
+            700 * KIB,
+            &["malloc"],
+            &[("ingest_decoder_for_nested_records_grow", "/src/ingest/decoder.c", 208)],
+        )
+    });
     settle(&mut report);
     report
 }

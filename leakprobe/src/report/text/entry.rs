@@ -148,6 +148,15 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// "± 820 KiB", where it has room in the first line behind the whole name, or where it has none and stands below;
+    /// none of what is exact.
+    fn error(&self, head_columns: usize, in_head: bool) -> Option<String> {
+        let error = format!("±{GLUE}{}", size(self.error_bytes?));
+        let free_columns = head_columns.saturating_sub(width(&error) + 2);
+        let has_room = width(&self.head(free_columns)) <= free_columns;
+        (has_room == in_head).then_some(error)
+    }
+
     /// Columns before the stack.
     fn margin_columns(&self) -> usize {
         BYTES_COLUMNS + 2 + if self.owner.is_some() { SHORT_COLUMNS + 2 } else { 0 }
@@ -157,8 +166,9 @@ impl<'a> Entry<'a> {
     pub fn write_head(&self, page: &mut Page<'_>, bytes_paint: Paint) -> io::Result<()> {
         let margin_columns = self.margin_columns();
         let owner = self.owner.map_or("", Owner::short);
-        let error = self.error_bytes.map(|bytes| format!("  ±{GLUE}{}", size(bytes))).unwrap_or_default();
-        let head = self.head(page.columns() - margin_columns - width(&error));
+        let columns = page.columns() - margin_columns;
+        let error = self.error(columns, true).map(|error| format!("  {error}")).unwrap_or_default();
+        let head = self.head(columns - width(&error));
         page.line(&[
             Span::right(bytes_paint, &size_cell(self.bytes), BYTES_COLUMNS),
             Span::new(Paint::Plain, "  "),
@@ -171,7 +181,9 @@ impl<'a> Entry<'a> {
     /// Its place and its callers.
     pub fn write_trail(&self, page: &mut Page<'_>) -> io::Result<()> {
         let margin = " ".repeat(self.margin_columns() + 2);
-        for line in self.trail_lines(page.columns() - margin.len(), page.columns() >= WIDE_COLUMNS) {
+        let error = self.error(page.columns() - self.margin_columns(), false);
+        let columns = page.columns() - margin.len();
+        for line in self.trail_lines(columns, page.columns() >= WIDE_COLUMNS, error) {
             page.line(&[Span::new(Paint::Dim, &format!("{margin}{line}"))])?;
         }
         Ok(())
@@ -180,6 +192,9 @@ impl<'a> Entry<'a> {
     /// Every frame on a line of its own, innermost first.
     pub fn write_frames(&self, page: &mut Page<'_>) -> io::Result<()> {
         let columns = page.columns() - BYTES_COLUMNS - 2;
+        if let Some(error) = self.error(page.columns() - self.margin_columns(), false) {
+            page.line(&[Span::new(Paint::Dim, &format!("{}{error}", " ".repeat(BYTES_COLUMNS + 2)))])?;
+        }
         for frame in self.frames {
             let place = cut_start(&Place::of(frame, "").worded(true), columns / 2);
             let name = fitting(&function(frame), columns - width(&place) - 2);
@@ -191,7 +206,8 @@ impl<'a> Entry<'a> {
     }
 
     /// The place and the callers, in as few lines as they need and as many as are allowed.
-    fn trail_lines(&self, columns: usize, is_wide: bool) -> Vec<String> {
+    /// `error` is what found no room in the first line.
+    fn trail_lines(&self, columns: usize, is_wide: bool, error: Option<String>) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         // With a function in the head, the note has no other place.
         let note = self.note.filter(|_| self.function.is_some()).map(|note| format!("({note})"));
@@ -201,7 +217,7 @@ impl<'a> Entry<'a> {
         // Before the callers, for whom there may be no room.
         let own = usize::from(self.trail.first().is_some_and(|step| step.function.is_none()));
         let (place, callers) = (steps.clone().take(own), steps.skip(own));
-        for text in place.chain(freed).chain(callers).chain(note) {
+        for text in place.chain(error).chain(freed).chain(callers).chain(note) {
             if text.is_empty() {
                 continue;
             }
