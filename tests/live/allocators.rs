@@ -1,10 +1,9 @@
 //! Allocators in malloc's place, preloaded and static, and musl's: named, and divided as they count themselves.
 
-use std::env;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use leakprobe_tests::{Deadline, Probe, Workload, compile, expect};
+use leakprobe_tests::{Deadline, Probe, Workload, compile, expect, places};
 use serde_json::Value;
 
 /// What an allocator keeps of its own, and in its threads' caches.
@@ -177,7 +176,7 @@ fn pages_are_jemallocs(mut workload: Workload) -> Result<()> {
 fn pages_of_jemalloc_are_counted_as_jemalloc_counts_them() -> Result<()> {
     pages_are_jemallocs(start("c/blocks", "libjemalloc.so.2")?)?;
     // Its compilation takes longer than the rest of these tests.
-    if env::var("LEAKPROBE_VERSIONS").is_ok_and(|which| which == "all") {
+    if places::all_versions() {
         for name in ["rust/jemalloc_blocks", "rust/stripped_jemalloc_blocks"] {
             pages_are_jemallocs(Workload::start(name)?).context(name)?;
         }

@@ -23,6 +23,7 @@ mod kernel;
 mod lazily_freed;
 mod left_behind;
 mod malloc;
+mod matrix;
 mod moving;
 mod other_go;
 mod pprof;

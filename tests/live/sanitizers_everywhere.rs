@@ -5,18 +5,15 @@
 //! file that LEAKPROBE_TABLE names; `cargo xtask test --all` sets both. The surprise: a stripped program with
 //! the runtime in it keeps what no name tells from its own variables, and leakprobe has to say so.
 
-use std::env;
-use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use leakprobe_tests::compile::sanitized::{Runtime, SanitizedBuild, Sanitizer, sanitized_workload};
-use leakprobe_tests::{Deadline, Probe, Workload, expect};
+use leakprobe_tests::{Deadline, Probe, Workload, expect, places};
 use serde_json::Value;
 
+use crate::matrix;
 use crate::sanitizer_table as table;
-
-const KIB: u64 = 1024;
 
 /// What was measured of one program.
 pub(crate) struct Cell {
@@ -41,7 +38,7 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) fn is_near(&self) -> bool {
-        self.found_bytes.abs_diff(self.truth_bytes) <= (self.truth_bytes / 50).max(256 * KIB)
+        self.found_bytes.abs_diff(self.truth_bytes) <= expect::tolerance_bytes(self.truth_bytes)
     }
 }
 
@@ -54,23 +51,13 @@ impl Cell {
 
 #[test]
 fn a_sanitized_program_is_divided_as_it_says_itself() -> Result<()> {
-    let all = env::var("LEAKPROBE_VERSIONS").is_ok_and(|which| which == "all");
-    let mut cells = Vec::new();
-    let mut failures = Vec::new();
-    for build in if all { SanitizedBuild::all() } else { SanitizedBuild::corners() } {
-        match measure(build).with_context(|| build.to_string()) {
-            Ok((cell, ledger)) => {
-                failures.extend(complaints(&cell).into_iter().map(|it| format!("{build}: {it}\n{ledger}")));
-                cells.push(cell);
-            }
-            Err(error) => failures.push(format!("{error:#}")),
-        }
-    }
-    if let Some(file) = env::var_os("LEAKPROBE_TABLE") {
-        table::write(Path::new(&file), &cells)?;
-    }
-    ensure!(failures.is_empty(), "{}", failures.join("\n"));
-    Ok(())
+    let builds = if places::all_versions() { SanitizedBuild::all() } else { SanitizedBuild::corners() };
+    let measured = |build| {
+        let (cell, ledger) = measure(build)?;
+        let complaints = complaints(&cell).into_iter().map(|it| format!("{it}\n{ledger}")).collect();
+        Ok((cell, complaints))
+    };
+    matrix::check(builds, measured, table::write)
 }
 
 fn measure(build: SanitizedBuild) -> Result<(Cell, String)> {

@@ -5,10 +5,7 @@
 //! LEAKPROBE_VERSIONS=all it is every cell, and the table goes into the file that LEAKPROBE_TABLE names;
 //! `cargo xtask test --all` sets both. A cell that fails does not keep the others from being measured.
 
-use std::env;
-use std::path::Path;
-
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use leakprobe::claim::Component;
 use leakprobe_tests::compile::{GoBuild, Kind, Symbols};
 use leakprobe_tests::places::{self, GO_VERSIONS, NEWEST_GO, OLDEST_GO};
@@ -16,6 +13,7 @@ use leakprobe_tests::{Probe, Workload, expect};
 use serde_json::Value;
 
 use crate::inside::{Inside, mapped_bytes};
+use crate::matrix;
 use crate::versions_table as table;
 
 const KIB: u64 = 1024;
@@ -85,22 +83,13 @@ impl Pair {
 
 #[test]
 fn go_is_read_as_its_runtime_counts() -> Result<()> {
-    let mut cells = Vec::new();
-    let mut failures = Vec::new();
-    for build in if places::all_versions() { every_build() } else { corners() } {
-        match measure(build).with_context(|| build.to_string()) {
-            Ok(cell) => {
-                failures.extend(complaints(&cell));
-                cells.push(cell);
-            }
-            Err(error) => failures.push(format!("{error:#}")),
-        }
-    }
-    if let Some(file) = env::var_os("LEAKPROBE_TABLE") {
-        table::write(Path::new(&file), &cells)?;
-    }
-    ensure!(failures.is_empty(), "{}", failures.join("\n"));
-    Ok(())
+    let builds = if places::all_versions() { every_build() } else { corners() };
+    let measured = |build| {
+        let cell = measure(build)?;
+        let complaints = complaints(&cell);
+        Ok((cell, complaints))
+    };
+    matrix::check(builds, measured, table::write)
 }
 
 fn corners() -> Vec<GoBuild> {
@@ -185,12 +174,12 @@ fn number(value: &Value, pointer: &str) -> Result<u64> {
 fn complaints(cell: &Cell) -> Vec<String> {
     let mut complaints = Vec::new();
     for gap in &cell.gaps {
-        complaints.push(format!("{}: a gap that nobody expects: {gap}", cell.build));
+        complaints.push(format!("a gap that nobody expects: {gap}"));
     }
     for pair in cell.pairs.iter().filter(|pair| !pair.is_near()) {
         complaints.push(format!(
-            "{}: {:?} is {:?} in the report, in truth {} and then {}",
-            cell.build, pair.quantity, pair.found, pair.truths[0], pair.truths[1]
+            "{:?} is {:?} in the report, in truth {} and then {}",
+            pair.quantity, pair.found, pair.truths[0], pair.truths[1]
         ));
     }
     complaints

@@ -1,0 +1,32 @@
+//! A matrix of builds of one program: each is measured, whatever became of those before it, and what was measured goes
+//! into the document that LEAKPROBE_TABLE names.
+
+use std::env;
+use std::fmt::Display;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+
+/// Measures every build; `measure` gives what goes into the table, and what is wrong with it.
+pub(crate) fn check<Build: Copy + Display, Cell>(
+    builds: Vec<Build>,
+    measure: impl Fn(Build) -> Result<(Cell, Vec<String>)>,
+    write_table: impl Fn(&Path, &[Cell]) -> Result<()>,
+) -> Result<()> {
+    let mut cells = Vec::new();
+    let mut failures = Vec::new();
+    for build in builds {
+        match measure(build).with_context(|| build.to_string()) {
+            Ok((cell, complaints)) => {
+                failures.extend(complaints.into_iter().map(|complaint| format!("{build}: {complaint}")));
+                cells.push(cell);
+            }
+            Err(error) => failures.push(format!("{error:#}")),
+        }
+    }
+    if let Some(file) = env::var_os("LEAKPROBE_TABLE") {
+        write_table(Path::new(&file), &cells)?;
+    }
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
+}
