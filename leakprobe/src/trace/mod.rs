@@ -173,7 +173,6 @@ impl Tracer {
             ebpf,
         };
         tracer.tell_periods();
-        tracer.last_tick = Instant::now();
         Ok(tracer)
     }
 
