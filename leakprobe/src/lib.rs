@@ -71,7 +71,7 @@ pub struct Request {
 pub struct Outcome {
     /// The report.
     pub report: Report,
-    /// The probes, still attached: taking them down takes the kernel about a second, in which nobody
+    /// The probes, still attached: taking them down may take the kernel a second, in which nobody
     /// should wait for the report.
     pub probes: Option<Tracer>,
 }
