@@ -239,7 +239,10 @@ fn try_out(
             }
         }
     }
-    let seen = trial::run(ring).map_err(|error| AttachError::KernelLacks { error: error.to_string() })?;
+    let seen = trial::run(ring).map_err(|error| {
+        attached.iter().flat_map(|group| &group.hooks).for_each(|hook| hook.detach(ebpf));
+        AttachError::KernelLacks { error: error.to_string() }
+    })?;
     let missed = |call: &Call| backend.is_to_see(*call) && !seen.contains(call);
     let mut probes = Vec::new();
     for group in attached {

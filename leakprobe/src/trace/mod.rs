@@ -22,7 +22,7 @@ use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
-use leakprobe_ebpf::{FAULT_BYTES, RING_BYTES, Settings, counter};
+use leakprobe_ebpf::{RING_BYTES, Settings, counter};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,9 @@ use crate::runtimes::go::ThreadFields;
 
 /// The kernel side, as build.rs made it; empty where there was no BPF toolchain.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leakprobe-kernel"));
+
+/// What the kernel keeps of each record in the ring buffer (Linux `include/uapi/linux/bpf.h`, `BPF_RINGBUF_HDR_SZ`).
+const RECORD_HEADER_BYTES: usize = 8;
 
 /// What the probes saw.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -156,6 +159,9 @@ impl Tracer {
         let chosen = backend::attach(&mut ebpf, &mut ring, wanted)?;
         probes.extend(chosen.probes);
         let counters = take_map(&mut ebpf, "COUNTERS")?;
+        // What we did ourselves since the last trial is not the target's: nobody is watched while it is thrown away.
+        settings.set(0, Settings { watched_tgid: u32::MAX, ..on_trial }, 0).map_err(refusal)?;
+        while ring.next().is_some() {}
         let mut tracer = Self {
             ring,
             counted_on_trial: counts(&counters).map_err(refusal)?,
@@ -205,8 +211,10 @@ impl Tracer {
     /// is a thousand times larger than unwound. At most a whole ring buffer of it: events may come as fast
     /// as they are taken.
     pub fn drain(&mut self, recording: &mut Recording, mut unwind: impl FnMut(&RawStack<'_>) -> Unwound) {
-        for _ in 0..RING_BYTES as usize / FAULT_BYTES {
+        let mut left_bytes = RING_BYTES as usize;
+        while left_bytes > 0 {
             let Some(bytes) = self.ring.next() else { break };
+            left_bytes = left_bytes.saturating_sub(bytes.len() + RECORD_HEADER_BYTES);
             match decode::decode(&bytes) {
                 Some(event) => {
                     let unwound = event.stack.as_ref().map(&mut unwind);
