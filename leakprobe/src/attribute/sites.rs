@@ -152,6 +152,8 @@ struct Window<'a> {
     touched: Vec<(u64, Holder)>,
     /// What each touch made resident.
     pages: BTreeMap<(usize, Component), Pages>,
+    /// What the touch made resident that was forgotten with its own page: one fault, however many pages.
+    split: BTreeMap<Component, (Holder, Pages)>,
 }
 
 /// What the faults with one stack say.
@@ -200,7 +202,7 @@ impl Growth<'_> {
         let usage = usages.get(index).filter(|usage| usage.region.range.contains(addr));
         let range = usage.and_then(|usage| usage.region.range.intersection(&around)).unwrap_or(around);
         let touched = self.recording.touched(range).map(|touch| (touch.addr, touch.holder)).collect();
-        Window { range, usage, touched, pages: BTreeMap::new() }
+        Window { range, usage, touched, pages: BTreeMap::new(), split: BTreeMap::new() }
     }
 
     fn credit(
@@ -214,9 +216,7 @@ impl Growth<'_> {
         match self.creditor(window, addr, residency, component) {
             Credit::Touch(index) => window.pages.entry((index, component)).or_default().add(residency),
             Credit::Split(holder) => {
-                let mut pages = Pages::default();
-                pages.add(residency);
-                tallies.add_fault(component, holder, pages);
+                window.split.entry(component).or_insert((holder, Pages::default())).1.add(residency);
             }
             Credit::Other(cause, stack) => {
                 tallies.others.entry((component, cause, stack)).or_default().add(residency);
@@ -290,6 +290,9 @@ impl Tallies {
         let Some(window) = window else { return };
         for ((index, component), pages) in window.pages {
             self.add_fault(component, window.touched[index].1, pages);
+        }
+        for (component, (holder, pages)) in window.split {
+            self.add_fault(component, holder, pages);
         }
     }
 
@@ -453,7 +456,18 @@ mod tests {
         let later = Event { what, time_ns: 9_000, entered_ns: 8_000, stack_weight: 0, stack: None };
         recording.take(&later, None);
         let end = snapshot(pages(16, 512), 0, &[(pages(16, 512), Residency::Resident)]);
-        assert_eq!(rows(&snapshot(all, 0, &[]), &end, &recording), [(Cause::Fault, Some(1), 496)]);
+        let start = snapshot(all, 0, &[]);
+        assert_eq!(rows(&start, &end, &recording), [(Cause::Fault, Some(1), 496)]);
+        let owners = Owners::weigh(&[]);
+        let growth = Growth {
+            start: &start,
+            start_owners: &owners,
+            end: &end,
+            owners: &owners,
+            recording: &recording,
+        };
+        let sites = growth.call_sites(&super::super::growth::new_pages(&start.runs, &end.runs));
+        assert_eq!(sites.rows[0].faults, 1);
     }
 
     #[test]
