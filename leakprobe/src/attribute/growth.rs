@@ -48,13 +48,17 @@ pub fn claims_from_stacks(
     role_of: &dyn Fn(u64) -> Role,
 ) -> Vec<Claim> {
     let mut claims = Vec::new();
-    let component_of = |stack: u32| origin::of_stack(recording.stack(stack).code_addrs().map(role_of));
+    let mut by_stack: HashMap<u32, Option<Component>> = HashMap::new();
+    let mut component_of = |stack: u32| {
+        let of_stack = || origin::of_stack(recording.stack(stack).code_addrs().map(role_of));
+        *by_stack.entry(stack).or_insert_with(of_stack)
+    };
     for (range, mapping) in recording.mappings() {
-        let component = mapping.stack.and_then(component_of);
+        let component = mapping.stack.and_then(&mut component_of);
         claims.extend(component.map(|component| Claim { range, component, evidence: Evidence::MappedBy }));
     }
     for usage in end.usages.iter().filter(|usage| usage.region.is_private_anonymous()) {
-        claims.extend(claims_by_touch(usage.region.range, owners, recording, &component_of));
+        claims.extend(claims_by_touch(usage.region.range, owners, recording, &mut component_of));
     }
     claims
 }
@@ -83,16 +87,14 @@ fn claims_by_touch(
     region: AddrRange,
     owners: &Owners,
     recording: &Recording,
-    component_of: &dyn Fn(u32) -> Option<Component>,
+    component_of: &mut dyn FnMut(u32) -> Option<Component>,
 ) -> Vec<Claim> {
-    let mut by_stack: HashMap<u32, Option<Component>> = HashMap::new();
     let mut claims = Vec::new();
     for (part, _) in owners.within(region).into_iter().filter(|(_, owner)| owner.evidence == Evidence::None) {
         let mut seen: Vec<Component> = Vec::new();
         let mut touched: Vec<Touched> = Vec::new();
         for Touch { addr, holder, micros } in recording.touched(part) {
-            let of_stack = |stack| *by_stack.entry(stack).or_insert_with(|| component_of(stack));
-            let component = holder.stack.and_then(of_stack);
+            let component = holder.stack.and_then(&mut *component_of);
             touched.push(Touched { addr, micros, component });
             let Some((component, range)) = component.zip(AddrRange::with_len(addr, PAGE_BYTES)) else {
                 continue;
@@ -147,11 +149,12 @@ mod tests {
             recording.take(&event, code_addr.map(unwound));
         }
         let range = AddrRange::with_len(16 * PAGE_BYTES, 6 * PAGE_BYTES).unwrap();
-        let component_of = |stack: u32| {
+        let mut component_of = |stack: u32| {
             let first = recording.stack(stack).code_addrs().next();
             Some(if first == Some(1) { Component::CMmap } else { Component::GoMmap })
         };
-        let owners = Owners::weigh(&claims_by_touch(range, &Owners::default(), &recording, &component_of));
+        let owners =
+            Owners::weigh(&claims_by_touch(range, &Owners::default(), &recording, &mut component_of));
         let found: Vec<_> = (16..22).map(|page| owners.at(page * PAGE_BYTES)).collect();
         assert_eq!(
             found.iter().map(|owner| owner.component).collect::<Vec<_>>(),

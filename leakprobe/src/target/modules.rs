@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 
 use super::Target;
-use super::elf::ElfFile;
+use super::elf::{ElfFile, Segment};
 use super::maps::Region;
 use super::vdso;
 use crate::address::AddrRange;
@@ -66,18 +66,17 @@ impl Module {
 
     /// Where its executable segments are mapped.
     pub fn code_ranges(&self) -> Vec<AddrRange> {
-        let executable = self.elf.segments().iter().filter(|segment| segment.executable);
-        executable
-            .filter_map(|segment| {
-                AddrRange::with_len(self.load_bias.wrapping_add(segment.svma), segment.memory_bytes)
-            })
-            .collect()
+        self.ranges(|segment| segment.executable)
     }
 
     /// Where its writable segments are mapped: its variables.
     pub fn data_ranges(&self) -> Vec<AddrRange> {
-        let writable = self.elf.segments().iter().filter(|segment| segment.writable);
-        writable
+        self.ranges(|segment| segment.writable)
+    }
+
+    fn ranges(&self, is_meant: impl Fn(&Segment) -> bool) -> Vec<AddrRange> {
+        let meant = self.elf.segments().iter().filter(|segment| is_meant(segment));
+        meant
             .filter_map(|segment| {
                 AddrRange::with_len(self.load_bias.wrapping_add(segment.svma), segment.memory_bytes)
             })

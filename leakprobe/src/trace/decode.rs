@@ -221,7 +221,8 @@ impl<'a> RawStack<'a> {
     fn chain(&self) -> impl Iterator<Item = (u64, u64)> + use<'a> {
         let bytes = self.bytes;
         let offset = offset_of!(Stack, tail) + offset_of!(GoParts, chain);
-        let is_there = self.form() == form::GO && bytes.len() >= offset + size_of::<GoParts>();
+        let is_there =
+            self.form() == form::GO && bytes.len() >= offset_of!(Stack, tail) + size_of::<GoParts>();
         let count = if is_there { self.length(offset_of!(Stack, chain_count), MAX_FRAMES) } else { 0 };
         let link = move |index: usize| offset + 16 * index;
         (0..count).map(move |index| (word(bytes, link(index)), word(bytes, link(index) + 8)))

@@ -124,8 +124,13 @@ impl PageHolders {
             for (index, slot) in block.iter_mut().enumerate() {
                 let page = number * BLOCK_PAGES + index as u64;
                 if (first..=last).contains(&page) && slot.is_touched() && slot.touched <= micros {
-                    if !whole.contains(&page) {
-                        self.split.insert(page / HUGE_PAGES, *slot);
+                    let huge = page / HUGE_PAGES;
+                    if whole.contains(&page) {
+                        // All of its pages go.
+                    } else if self.split.len() < MAX_BLOCKS || self.split.contains_key(&huge) {
+                        self.split.insert(huge, *slot);
+                    } else {
+                        self.refused += 1;
                     }
                     *slot = Slot::default();
                 }

@@ -47,7 +47,7 @@ pub enum AttachError {
 
 /// Sorts a refusal: a privilege that is missing, or a kernel that cannot.
 pub(crate) fn refusal(error: impl std::error::Error + 'static) -> AttachError {
-    let text = format!("{:#}", anyhow::Error::msg(chain(&error)));
+    let text = chain(&error);
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(error) = source {
         if let Some(io) = error.downcast_ref::<std::io::Error>()

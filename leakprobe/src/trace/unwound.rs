@@ -59,7 +59,7 @@ impl Ending {
             Self::Anonymous => "code without unwind tables in [anon]",
             Self::Elsewhere => "an address outside the code mapped when the window began",
             Self::Tables => "unwind tables that lead nowhere",
-            Self::Depth => "stack deeper than the 16 KiB that were copied",
+            Self::Depth => "stack deeper than what was copied of it",
             Self::Frames => "more than 128 frames",
             Self::Switch => "a switch of stacks that could not be followed",
             Self::Registers => "registers that could not be read: frame pointers only",

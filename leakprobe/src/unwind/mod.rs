@@ -42,6 +42,8 @@ struct Walk<'r, 'b> {
     addrs: Vec<u64>,
     /// Whether calls from C into Go are followed through the C code, or skipped as Go's own tracebacks do.
     through_callbacks: bool,
+    /// Whether there was such a call.
+    met_callback: bool,
     /// Whether the goroutine's stack was reached by other means than frame by frame: that is done once.
     has_jumped: bool,
     /// Why frames are missing in between.
@@ -65,17 +67,25 @@ impl<'a> Unwinder<'a> {
         if raw.sp() == 0 {
             return self.frames_only(raw);
         }
-        let whole = self.walk(raw, true);
-        if whole.ending == Ending::Root {
+        let (whole, met_callback) = self.walk(raw, true);
+        if whole.ending == Ending::Root || !met_callback {
             return whole;
         }
         // Go keeps its own way past C code that called back into it.
-        let past_callbacks = self.walk(raw, false);
+        let (past_callbacks, _) = self.walk(raw, false);
         if past_callbacks.ending == Ending::Root { past_callbacks } else { whole }
     }
 
-    fn walk(&mut self, raw: &RawStack<'_>, through_callbacks: bool) -> Unwound {
-        let mut walk = Walk { raw, addrs: Vec::new(), through_callbacks, has_jumped: false, hole: None };
+    /// The frames, and whether C code called back into Go among them.
+    fn walk(&mut self, raw: &RawStack<'_>, through_callbacks: bool) -> (Unwound, bool) {
+        let mut walk = Walk {
+            raw,
+            addrs: Vec::new(),
+            through_callbacks,
+            met_callback: false,
+            has_jumped: false,
+            hole: None,
+        };
         let mut at = first_registers(raw);
         let ending = loop {
             if let Err(ending) = self.native.check_code(at.code_addr()) {
@@ -91,7 +101,7 @@ impl<'a> Unwinder<'a> {
             }
         };
         let ending = if ending == Ending::Root { walk.hole.unwrap_or(Ending::Root) } else { ending };
-        Unwound { addrs: walk.addrs, ending }
+        (Unwound { addrs: walk.addrs, ending }, walk.met_callback)
     }
 
     fn step(&mut self, walk: &mut Walk<'_, '_>, at: &Registers) -> Step {
@@ -121,7 +131,10 @@ impl<'a> Unwinder<'a> {
                 }
                 None => along(at.bp()),
             },
-            GoFrame::Callback(_) if walk.through_callbacks => along(at.bp()),
+            GoFrame::Callback(_) if walk.through_callbacks => {
+                walk.met_callback = true;
+                along(at.bp())
+            }
             GoFrame::Callback(frame_bytes) | GoFrame::Sized(frame_bytes) => {
                 match go::leave_sized(raw, at, frame_bytes) {
                     Some(next) => ControlFlow::Continue(next),

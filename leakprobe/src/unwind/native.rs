@@ -19,7 +19,7 @@ use crate::trace::decode::RawStack;
 /// Rules kept; when there are more they are looked up again.
 const MAX_RULES: usize = 1 << 16;
 /// The longest call instruction that is looked for before a return address.
-const MAX_CALL_BYTES: u64 = 7;
+const MAX_CALL_BYTES: usize = 7;
 
 /// Unwinds the code of a process's files.
 pub struct NativeUnwinder {
@@ -126,16 +126,12 @@ impl NativeUnwinder {
         if let Some(known) = self.calls.get(&addr) {
             return *known;
         }
-        let before = self.file_of(addr).and_then(|file| {
-            let start_svma = addr.checked_sub(MAX_CALL_BYTES)?.wrapping_sub(file.load_bias);
-            let elf = file.elf.as_ref()?;
-            let segment = elf.segments().iter().find(|segment| {
-                segment.executable && (segment.svma..segment.svma + segment.file_bytes).contains(&start_svma)
-            })?;
-            let offset = segment.file_offset.checked_add(start_svma - segment.svma)?;
-            elf.file_bytes(offset..offset.checked_add(MAX_CALL_BYTES)?).ok()
+        let is_call = self.file_of(addr).is_some_and(|file| {
+            let start_svma = addr.wrapping_sub(file.load_bias).wrapping_sub(MAX_CALL_BYTES as u64);
+            let mut before = [0; MAX_CALL_BYTES];
+            file.elf.as_ref().is_some_and(|elf| elf.read_at_svma(start_svma, &mut before))
+                && ends_with_call(&before)
         });
-        let is_call = before.is_some_and(ends_with_call);
         if self.calls.len() >= MAX_RULES {
             self.calls.clear();
         }

@@ -4,7 +4,7 @@
 //! read nothing but what was captured.
 
 use gimli::{
-    CfaRule, Encoding, EndianSlice, Evaluation, EvaluationResult, Expression, Format, LittleEndian, Location,
+    CfaRule, Encoding, EndianSlice, Evaluation, EvaluationResult, Format, LittleEndian, Location,
     RegisterRule, UnwindExpression, UnwindSection, UnwindTableRow, Value,
 };
 
@@ -86,21 +86,15 @@ impl FrameRule {
             Cfa::Expression(bytes) => evaluate(bytes, None, raw, at)?,
         };
         let value = |place: &Place, number: u16| -> Result<Option<u64>, Ending> {
-            let read = |addr: Option<u64>| {
-                let addr = addr.ok_or(Ending::Tables)?;
-                raw.memory_word(addr).ok_or(if raw.is_beyond_copy(addr) {
-                    Ending::Depth
-                } else {
-                    Ending::Tables
-                })
-            };
             Ok(match place {
                 Place::Unknown => None,
                 Place::Same => at.get(number),
-                Place::AtCfa(offset) => Some(read(cfa.checked_add_signed(*offset))?),
+                Place::AtCfa(offset) => {
+                    Some(read(raw, cfa.checked_add_signed(*offset).ok_or(Ending::Tables)?)?)
+                }
                 Place::CfaPlus(offset) => cfa.checked_add_signed(*offset),
                 Place::Register(other) => at.get(*other),
-                Place::At(bytes) => Some(read(Some(evaluate(bytes, Some(cfa), raw, at)?))?),
+                Place::At(bytes) => Some(read(raw, evaluate(bytes, Some(cfa), raw, at)?)?),
                 Place::Value(bytes) => Some(evaluate(bytes, Some(cfa), raw, at)?),
             })
         };
@@ -145,10 +139,15 @@ fn bytes_of<'a, S: UnwindSection<Slice<'a>>>(
     (bytes.len() <= MAX_EXPRESSION_BYTES).then(|| bytes.into())
 }
 
+/// A captured word, or what it means that there is none.
+fn read(raw: &RawStack<'_>, addr: u64) -> Result<u64, Ending> {
+    let missing = || if raw.is_beyond_copy(addr) { Ending::Depth } else { Ending::Tables };
+    raw.memory_word(addr).ok_or_else(missing)
+}
+
 /// The value of an expression; those of registers start with the canonical frame address.
 fn evaluate(bytes: &[u8], start: Option<u64>, raw: &RawStack<'_>, at: &Registers) -> Result<u64, Ending> {
-    let expression = Expression(EndianSlice::new(bytes, LittleEndian));
-    let mut evaluation = Evaluation::new(expression.0, ENCODING);
+    let mut evaluation = Evaluation::new(EndianSlice::new(bytes, LittleEndian), ENCODING);
     evaluation.set_max_iterations(MAX_OPERATIONS);
     if let Some(start) = start {
         evaluation.set_initial_value(start);
@@ -162,10 +161,7 @@ fn evaluate(bytes: &[u8], start: Option<u64>, raw: &RawStack<'_>, at: &Registers
                 evaluation.resume_with_register(Value::Generic(value))
             }
             EvaluationResult::RequiresMemory { address, size: 8, .. } => {
-                let word = raw.memory_word(address);
-                evaluation.resume_with_memory(Value::Generic(word.ok_or_else(|| {
-                    if raw.is_beyond_copy(address) { Ending::Depth } else { Ending::Tables }
-                })?))
+                evaluation.resume_with_memory(Value::Generic(read(raw, address)?))
             }
             _ => return Err(Ending::Tables),
         };

@@ -6,9 +6,9 @@
 use std::cell::OnceCell;
 
 use gimli::{
-    BaseAddresses, CieOrFde, DebugFrame, EhFrame, EhFrameHdr, EndianSlice, FrameDescriptionEntry,
-    LittleEndian, ParsedEhFrameHdr, ReaderOffset, Register, RegisterRule, UnwindContext,
-    UnwindContextStorage, UnwindSection, UnwindTableRow,
+    BaseAddresses, CieOrFde, CommonInformationEntry, DebugFrame, EhFrame, EhFrameHdr, EndianSlice,
+    FrameDescriptionEntry, LittleEndian, ParsedEhFrameHdr, ReaderOffset, Register, RegisterRule,
+    UnwindContext, UnwindContextStorage, UnwindOffset, UnwindSection, UnwindTableRow,
 };
 
 use super::rule::FrameRule;
@@ -91,18 +91,20 @@ impl Tables {
         if self.sections.eh_frame.is_empty() {
             return None;
         }
+        let bytes = &self.sections.eh_frame;
         if let Some(offset) = self.indexed(svma) {
-            return self.rule_at(&section, offset, svma, context);
+            return self.rule_at((&section, bytes), offset, svma, context);
         }
-        let index = self.eh_index.get_or_init(|| self.index(&section));
-        self.rule_at(&section, entry_before(index, svma)?, svma, context)
+        let index = self.eh_index.get_or_init(|| self.index((&section, bytes)));
+        self.rule_at((&section, bytes), entry_before(index, svma)?, svma, context)
     }
 
     fn debug_rule(&self, svma: u64, context: &mut Context) -> Option<FrameRule> {
         let mut section = DebugFrame::from(slice(&self.sections.debug_frame));
         section.set_address_size(8);
-        let index = self.debug_index.get_or_init(|| self.index(&section));
-        self.rule_at(&section, entry_before(index, svma)?, svma, context)
+        let bytes = &self.sections.debug_frame;
+        let index = self.debug_index.get_or_init(|| self.index((&section, bytes)));
+        self.rule_at((&section, bytes), entry_before(index, svma)?, svma, context)
     }
 
     /// By the file's own index: the entry that may have `svma` inside.
@@ -114,14 +116,27 @@ impl Tables {
         usize::try_from(pointer.checked_sub(start)?).ok()
     }
 
-    fn index<'a, S: UnwindSection<Slice<'a>>>(&self, section: &S) -> Vec<IndexEntry> {
+    fn index<'a, S: UnwindSection<Slice<'a>>>(&self, (section, bytes): (&S, &[u8])) -> Vec<IndexEntry> {
         let mut index = Vec::new();
+        // Entries of one header follow each other, and headers are short: together they are not longer than the section.
+        let mut last: Option<(S::Offset, CommonInformationEntry<Slice<'a>>)> = None;
+        let mut left_bytes = bytes.len();
+        let mut header = |section: &S, bases: &BaseAddresses, offset: S::Offset| {
+            if let Some((_, header)) = last.as_ref().filter(|(known, _)| *known == offset) {
+                return Ok(header.clone());
+            }
+            let header = bounded_header(section, bytes, bases, offset)?;
+            let is_too_much = gimli::Error::NoEntryAtGivenOffset(header.offset() as u64);
+            left_bytes = left_bytes.checked_sub(header.entry_len()).ok_or(is_too_much)?;
+            last = Some((offset, header.clone()));
+            Ok(header)
+        };
         let mut entries = section.entries(&self.bases);
         for _ in 0..MAX_ENTRIES {
             match entries.next() {
                 Ok(Some(CieOrFde::Cie(_))) => {}
                 Ok(Some(CieOrFde::Fde(partial))) => {
-                    if let Ok(entry) = partial.parse(S::cie_from_offset) {
+                    if let Ok(entry) = partial.parse(&mut header) {
                         index.push((entry.initial_address(), entry.offset()));
                     }
                 }
@@ -134,20 +149,39 @@ impl Tables {
 
     fn rule_at<'a, S: UnwindSection<Slice<'a>>>(
         &self,
-        section: &S,
+        (section, bytes): (&S, &[u8]),
         offset: usize,
         svma: u64,
         context: &mut Context,
     ) -> Option<FrameRule> {
-        let entry: FrameDescriptionEntry<Slice<'a>> =
-            section.fde_from_offset(&self.bases, S::Offset::from(offset), S::cie_from_offset).ok()?;
-        let is_bounded = entry.entry_len() <= MAX_ENTRY_BYTES && entry.cie().entry_len() <= MAX_ENTRY_BYTES;
-        if !entry.contains(svma) || !is_bounded {
+        let entry: FrameDescriptionEntry<Slice<'a>> = section
+            .fde_from_offset(&self.bases, S::Offset::from(offset), |section: &S, bases: &_, offset| {
+                bounded_header(section, bytes, bases, offset)
+            })
+            .ok()?;
+        if !entry.contains(svma) || entry.entry_len() > MAX_ENTRY_BYTES {
             return None;
         }
         let row = entry.unwind_info_for_address(section, &self.bases, context, svma).ok()?;
         FrameRule::of(section, row, entry.is_signal_trampoline())
     }
+}
+
+/// What entries have in common: their header, which is not even parsed where it is too long, since that alone goes
+/// through all of it.
+fn bounded_header<'a, S: UnwindSection<Slice<'a>>>(
+    section: &S,
+    bytes: &[u8],
+    bases: &BaseAddresses,
+    offset: S::Offset,
+) -> gimli::Result<CommonInformationEntry<Slice<'a>>> {
+    let at: usize = UnwindOffset::into(offset);
+    let word = bytes.get(at..).and_then(|rest| rest.first_chunk()).map(|word| u32::from_le_bytes(*word));
+    // In the format of 64 bits the word is all ones: no compiler writes that for so short an entry.
+    if word.is_none_or(|len_bytes| len_bytes as usize > MAX_ENTRY_BYTES) {
+        return Err(gimli::Error::NoEntryAtGivenOffset(at as u64));
+    }
+    section.cie_from_offset(bases, offset)
 }
 
 fn slice(bytes: &[u8]) -> Slice<'_> {

@@ -89,6 +89,16 @@ fn tables_larger_than_any_real_one_are_refused() {
     assert!(leave(&remembers, &at, &words(&[1, 2])).is_none());
     let long = tables_of(eh_frame(&vec![0; 100 << 10]));
     assert!(leave(&long, &at, &words(&[1, 2])).is_none());
+    // A header as long as the section, whose augmentation ends nowhere: not gone through for each of its functions.
+    let mut section = vec![1; 8 << 20];
+    let len_bytes = u32::try_from(section.len() - 4).unwrap();
+    section[..8].copy_from_slice(&[len_bytes.to_le_bytes(), [0; 4]].concat());
+    for _ in 0..20_000 {
+        let back = u32::try_from(section.len() + 4).unwrap();
+        let entry = [20_u32.to_le_bytes(), back.to_le_bytes()].concat();
+        section.extend([entry, words(&[0x1000, 0x100])].concat());
+    }
+    assert!(leave(&tables_of(section), &at, &words(&[1, 2])).is_none());
 }
 
 #[test]
