@@ -120,9 +120,9 @@ pub struct ChainLink {
 pub mod form {
     /// No registers were to be had: `frames` at the head's end.
     pub const FRAMES: u32 = 0;
-    /// A process without Go: the stack's bytes at the head's end.
+    /// A thread on its only stack, in a process without Go: the stack's bytes at the head's end.
     pub const NATIVE: u32 = 1;
-    /// A process with Go: [`super::GoParts`], then the stack's bytes.
+    /// A process with Go, or a signal handler on a stack of its own: [`super::GoParts`], then the stack's bytes.
     pub const GO: u32 = 2;
 }
 

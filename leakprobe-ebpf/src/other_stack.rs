@@ -19,75 +19,91 @@ const CALLBACK_FRAMES: usize = 32;
 /// How far up its own stack the race detector's caller may be.
 const SAME_STACK_BYTES: u64 = 64 << 10;
 
+/// What is known of Go, at the beginning of the tail.
+#[inline(always)]
+fn parts(stack: &mut Stack) -> &mut GoParts {
+    // SAFETY: the tail is longer than that, aligned as its structure is, and any bytes are one.
+    unsafe { &mut *stack.tail.as_mut_ptr().cast::<GoParts>() }
+}
+
+#[inline(always)]
+fn parts_of(stack: &Stack) -> &GoParts {
+    // SAFETY: as above.
+    unsafe { &*stack.tail.as_ptr().cast::<GoParts>() }
+}
+
 /// What is not known of Go, to begin with.
 #[inline(always)]
-pub fn clear_parts(stack: &mut Stack) -> &'static mut GoParts {
-    let parts = stack.tail.as_mut_ptr().cast::<GoParts>();
-    // SAFETY: the tail is longer than that, aligned as its structure is, and lives in a map, longer than any program.
-    let parts = unsafe { &mut *parts };
+pub fn clear_parts(stack: &mut Stack) {
+    let parts = parts(stack);
     parts.machine = 0;
     parts.left_pc = 0;
     parts.left_sp = 0;
     parts.left_bp = 0;
     parts.race_sp = 0;
     parts.other_sp = 0;
-    parts
 }
 
 /// A thread of Go has two stacks: the goroutine's, and its own, on which C and the runtime run. Copies the beginning
 /// of the one that it is not on now, and follows the goroutine's frame pointers.
 #[inline(always)]
 pub fn find_other_stack<const INTO_GO: bool>(stack: &mut Stack, tid: u32) {
-    let parts = clear_parts(stack);
+    clear_parts(stack);
     // SAFETY: nobody removes entries while the probes run.
-    parts.machine = unsafe { GO_MACHINES.get(tid) }.copied().unwrap_or(0);
+    let machine = unsafe { GO_MACHINES.get(tid) }.copied().unwrap_or(0);
+    parts(stack).machine = machine;
     let in_go = is_go_text(stack.ip);
-    if INTO_GO && !in_go && RACE_CALL_END.load() != 0 && find_race_caller(stack, parts) {
-        let caller_sp = parts.race_sp;
-        copy_other(stack, parts, caller_sp);
-        let start_addr = chain_start(stack, parts);
-        follow_chain(stack, parts, start_addr);
-        return;
+    if INTO_GO && !in_go && RACE_CALL_END.load() != 0 {
+        let caller_sp = race_caller_sp(stack);
+        if caller_sp != 0 {
+            parts(stack).race_sp = caller_sp;
+            copy_other(stack, caller_sp);
+            let start_addr = chain_start(stack);
+            follow_chain(stack, start_addr);
+            return;
+        }
     }
-    let goroutine = if parts.machine == 0 { 0 } else { read_word(parts.machine + GO_CURG_OFFSET.load()) };
+    let goroutine = if machine == 0 { 0 } else { read_word(machine + GO_CURG_OFFSET.load()) };
     let bounds = goroutine + GO_STACK_OFFSET.load();
     let is_on_goroutine = goroutine != 0 && stack.sp >= read_word(bounds) && stack.sp < read_word(bounds + 8);
+    let mut left_bp = 0;
     if is_on_goroutine {
-        let scheduler = read_word(parts.machine); // m.g0, the first field
-        let other_sp = read_word(scheduler + GO_SCHED_SP_OFFSET.load());
-        copy_other(stack, parts, other_sp);
+        let scheduler = read_word(machine); // m.g0, the first field
+        copy_other(stack, read_word(scheduler + GO_SCHED_SP_OFFSET.load()));
     } else if goroutine != 0 {
+        let left_sp = read_word(goroutine + GO_SCHED_SP_OFFSET.load());
+        left_bp = read_word(goroutine + GO_SCHED_BP_OFFSET.load());
+        let parts = parts(stack);
         parts.left_pc = read_word(goroutine + GO_SCHED_PC_OFFSET.load());
-        parts.left_sp = read_word(goroutine + GO_SCHED_SP_OFFSET.load());
-        parts.left_bp = read_word(goroutine + GO_SCHED_BP_OFFSET.load());
-        let other_sp = parts.left_sp;
-        copy_other(stack, parts, other_sp);
+        parts.left_sp = left_sp;
+        parts.left_bp = left_bp;
+        copy_other(stack, left_sp);
     }
-    let start_addr = if is_on_goroutine || (in_go && parts.left_bp == 0) {
+    let start_addr = if is_on_goroutine || (in_go && left_bp == 0) {
         stack.bp
-    } else if parts.left_bp != 0 {
-        parts.left_bp
+    } else if left_bp != 0 {
+        left_bp
     } else if INTO_GO {
-        chain_start(stack, parts)
+        chain_start(stack)
     } else {
         0
     };
-    follow_chain(stack, parts, start_addr);
-    if parts.machine == 0 && in_go {
-        let other_sp = crossing(stack, parts);
-        copy_other(stack, parts, other_sp);
+    follow_chain(stack, start_addr);
+    if machine == 0 && in_go {
+        let other_sp = crossing(stack);
+        copy_other(stack, other_sp);
     }
 }
 
 /// Where a chain of frame pointers leaves the goroutine's stack for the thread's own, on which C called Go; 0 if it does
 /// not.
 #[inline(always)]
-fn crossing(stack: &Stack, parts: &GoParts) -> u64 {
+fn crossing(stack: &Stack) -> u64 {
     for index in 1..CALLBACK_FRAMES {
         if index >= stack.chain_count as usize {
             break;
         }
-        let frame_addr = parts.chain[index].frame_addr;
+        let frame_addr = parts_of(stack).chain[index].frame_addr;
         if !is_goroutine_stack(frame_addr) {
             return frame_addr;
         }
@@ -95,15 +111,14 @@ fn crossing(stack: &Stack, parts: &GoParts) -> u64 {
     0
 }
 
-/// Finds where Go called the race detector.
+/// Where Go called the race detector; 0 if it is not found.
 ///
 /// `racecall` (Go's runtime/race_amd64.s) keeps its caller's stack pointer in r12, which the C ABI
 /// preserves: it is there still, or was pushed onto this stack.
 #[inline(always)]
-fn find_race_caller(stack: &Stack, parts: &mut GoParts) -> bool {
+fn race_caller_sp(stack: &Stack) -> u64 {
     if is_race_caller(stack.saved[SAVED_R12]) {
-        parts.race_sp = stack.saved[SAVED_R12];
-        return true;
+        return stack.saved[SAVED_R12];
     }
     for index in 0..SCANNED_WORDS {
         if (index + 1) * 8 > stack.copy_bytes as usize {
@@ -113,27 +128,27 @@ fn find_race_caller(stack: &Stack, parts: &mut GoParts) -> bool {
         if (is_goroutine_stack(word) || word.wrapping_sub(stack.sp) < SAME_STACK_BYTES)
             && is_race_caller(word)
         {
-            parts.race_sp = word;
-            return true;
+            return word;
         }
     }
-    false
+    0
 }
 
 /// Copies the beginning of the other stack, to the end of its page and then the rest, as far as it is there.
 #[inline(always)]
-pub fn copy_other(stack: &mut Stack, parts: &mut GoParts, other_sp: u64) {
+pub fn copy_other(stack: &mut Stack, other_sp: u64) {
     if other_sp == 0 {
         return;
     }
-    let to = parts.other_copy.as_mut_ptr();
+    let to = parts(stack).other_copy.as_mut_ptr();
     let first_bytes = PAGE_BYTES - (other_sp & PAGE_MASK);
     // SAFETY: at most a page is written, and `other_copy` is a page long.
     if unsafe { bpf_probe_read_user(to.cast(), first_bytes as u32, other_sp as *const _) } != 0 {
         return;
     }
-    parts.other_sp = other_sp;
+    parts(stack).other_sp = other_sp;
     stack.other_copy_bytes = first_bytes as u32;
+    let to = parts(stack).other_copy.as_mut_ptr();
     // SAFETY: both parts together are a page; behind it, the verifier sees the copy of the first stack.
     let rest = unsafe {
         bpf_probe_read_user(
@@ -150,7 +165,8 @@ pub fn copy_other(stack: &mut Stack, parts: &mut GoParts, other_sp: u64) {
 /// Where the frame pointers of the goroutine start for which native code runs, by rules of thumb: the saved
 /// frame pointer that the first Go function below (`systemstack`'s callee, or C's first frame) pushed.
 #[inline(always)]
-fn chain_start(stack: &Stack, parts: &GoParts) -> u64 {
+fn chain_start(stack: &Stack) -> u64 {
+    let parts = parts_of(stack);
     for index in 0..SCANNED_WORDS {
         if (index + 2) * 8 > stack.other_copy_bytes as usize {
             break;
@@ -185,12 +201,12 @@ fn chain_start(stack: &Stack, parts: &GoParts) -> u64 {
 
 /// Walks frame pointers, across stacks where they lead there.
 #[inline(always)]
-fn follow_chain(stack: &mut Stack, parts: &mut GoParts, start_addr: u64) {
+fn follow_chain(stack: &mut Stack, start_addr: u64) {
     let mut frame_addr = start_addr;
     let mut count = 0;
     for index in 0..MAX_FRAMES {
         let Some(link) = read_link(frame_addr) else { break };
-        parts.chain[index] = ChainLink { frame_addr, return_addr: link[1] };
+        parts(stack).chain[index] = ChainLink { frame_addr, return_addr: link[1] };
         count = index as u32 + 1;
         if link[0] == frame_addr {
             break;

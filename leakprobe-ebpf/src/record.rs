@@ -75,12 +75,13 @@ pub fn send<const INTO_GO: bool, C: EbpfContext>(
         return send_plain(event, full_slot);
     }
     let scratch = SCRATCH.get_ptr_mut(0).ok_or(counter::SCRATCH_MISSING)?;
-    // SAFETY: the entry is this processor's, and `owner` keeps programs that interrupt this one out.
-    let scratch = unsafe { &mut *scratch };
-    if scratch.owner != 0 {
+    // SAFETY: a word of this processor's own entry, which a program that this one interrupts may be using.
+    if unsafe { (*scratch).owner } != 0 {
         count(counter::STACKS_SCRATCH_BUSY);
         return send_plain(event, full_slot);
     }
+    // SAFETY: the entry is this processor's, nobody uses it, and `owner` keeps programs that interrupt this one out.
+    let scratch = unsafe { &mut *scratch };
     scratch.owner = event.tid;
     let sent = send_with_stack::<INTO_GO, C>(ctx, scratch, event, regs, weight, waiting_bytes, full_slot);
     scratch.owner = 0;

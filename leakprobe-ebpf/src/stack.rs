@@ -59,8 +59,8 @@ pub fn capture<const INTO_GO: bool, C: EbpfContext>(
         stack.form = form::GO;
         stack.copy_bytes = 0;
         copy_stack::<{ STACK_COPY_BYTES as u64 / PAGE_BYTES }>(stack, size_of::<GoParts>());
-        let parts = clear_parts(stack);
-        copy_other(stack, parts, interrupted_sp);
+        clear_parts(stack);
+        copy_other(stack, interrupted_sp);
         return Some(size_of::<GoParts>() + stack.copy_bytes as usize);
     }
     stack.form = form::GO;
@@ -88,7 +88,7 @@ fn interrupted_sp(stack: &Stack) -> u64 {
             let at = stack.tail.as_ptr().cast::<u64>().add(index);
             [at.add(1).read(), at.add(2).read(), at.add(4).read(), at.add(SIGNAL_SP_WORD).read()]
         };
-        let is_on_it = size != 0 && stack.sp.wrapping_sub(start) < size;
+        let is_on_it = start != 0 && size != 0 && stack.sp.wrapping_sub(start) < size;
         if link == 0 && is_on_it && sp.wrapping_sub(start) >= size {
             return sp;
         }

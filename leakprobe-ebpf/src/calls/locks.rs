@@ -20,8 +20,8 @@ use super::{enter, event, is_error, succeeded, take_pending};
 use crate::maps::PENDING;
 use crate::record::{count, send, send_plain, target_tid};
 use crate::regs::{self, CallRegs};
+use crate::stack::PAGE_MASK;
 
-const PAGE_MASK: u64 = 4095;
 /// By how much more the kernel looks, to align what it found to a huge page (Linux `mm/huge_memory.c`,
 /// `__thp_get_unmapped_area`, since 6.7).
 const HUGE_PAGE_BYTES: u64 = 2 << 20;
@@ -53,7 +53,7 @@ fn try_acquired(for_writing: bool) -> Result<(), u32> {
     let regs = CallRegs::read(regs::current_addr()).ok_or(counter::CALLS_UNREADABLE)?;
     let number = regs.number();
     if number == MADVISE_NUMBER {
-        // It takes the lock for each piece that it fills; the first time tells all.
+        // It takes the lock for each piece that it fills, and is sent each time: the fill is the same.
         let args = regs.args();
         let fills = FILLING_ADVICE.contains(&args[2]);
         return if fills { enter(kind::MADVISE, args, 0) } else { Ok(()) };

@@ -49,7 +49,8 @@ fn take_pending() -> Option<PendingCall> {
 /// Sends the call of the current thread, which has just returned `result`.
 #[inline(always)]
 fn leave<C: EbpfContext>(ctx: &C, tid: u32, kind: u32, result: u64) -> Result<(), u32> {
-    let call = take_pending().ok_or(counter::CALLS_UNPAIRED)?;
+    // What another call left there, whose return nobody saw, is not this one's.
+    let call = take_pending().filter(|call| call.kind == kind).ok_or(counter::CALLS_UNPAIRED)?;
     if !succeeded(kind, &call, result) {
         return Ok(());
     }
