@@ -12,6 +12,7 @@
 use std::collections::HashMap;
 
 use crate::address::{AddrRange, PAGE_BYTES};
+use crate::runtimes::malloc::anonymous::joined;
 use crate::target::elf::Symbol;
 use crate::target::memory::Memory;
 use crate::target::modules::Module;
@@ -39,18 +40,8 @@ impl VtablePlaces {
         Self::new(modules.iter().map(|module| module.span).collect())
     }
 
-    fn new(mut spans: Vec<AddrRange>) -> Self {
-        spans.sort_unstable();
-        let mut ranges: Vec<AddrRange> = Vec::new();
-        for span in spans {
-            match ranges.last_mut() {
-                Some(last) if span.start_addr <= last.end_addr => {
-                    last.end_addr = last.end_addr.max(span.end_addr);
-                }
-                _ => ranges.push(span),
-            }
-        }
-        Self { ranges }
+    fn new(spans: Vec<AddrRange>) -> Self {
+        Self { ranges: joined(&spans) }
     }
 
     /// Whether a vtable could be there. Asked of every block: most first words are no addresses at all.

@@ -108,6 +108,18 @@ pub fn read_or_zero(memory: &dyn Memory, start_addr: u64, len_bytes: usize) -> V
     bytes
 }
 
+/// The `len_bytes` bytes from `start_addr`, zero where nothing is resident: most of a tree or a map never is.
+pub fn resident(memory: &dyn Memory, start_addr: u64, len_bytes: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len_bytes];
+    memory.read_resident(start_addr, &mut bytes);
+    bytes
+}
+
+/// Words likewise.
+pub fn resident_words(memory: &dyn Memory, start_addr: u64, words: u64) -> Vec<u64> {
+    words_of(&resident(memory, start_addr, usize::try_from(words * 8).unwrap_or(0)))
+}
+
 /// The little-endian 8-byte words in `bytes`; an incomplete last one is left out.
 pub fn words_of(bytes: &[u8]) -> Vec<u64> {
     let word = |piece: &[u8]| u64::from_le_bytes(piece.try_into().unwrap_or_default());
@@ -115,7 +127,7 @@ pub fn words_of(bytes: &[u8]) -> Vec<u64> {
 }
 
 /// `ranges` in ascending order, with what overlaps or touches made one.
-fn joined(ranges: &[AddrRange]) -> Vec<AddrRange> {
+pub fn joined(ranges: &[AddrRange]) -> Vec<AddrRange> {
     let mut sorted = ranges.to_vec();
     sorted.sort_unstable();
     let mut joined: Vec<AddrRange> = Vec::with_capacity(sorted.len());

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::anonymous::AnonymousMemory;
+use super::anonymous::{AnonymousMemory, resident};
 use crate::address::{AddrRange, PAGE_BYTES};
 use crate::claim::{Claim, Component, Evidence, Findings, Gap, Slack};
 use crate::target::memory::Memory;
@@ -71,13 +71,6 @@ impl<'a> Reader<'a> {
         Self { memory, free, pieces: HashMap::new(), own: BTreeSet::new() }
     }
 
-    /// `len_bytes` bytes from `addr`, zero where nothing is resident: most of the tree never is.
-    fn resident(&self, addr: u64, len_bytes: usize) -> Vec<u8> {
-        let mut bytes = vec![0; len_bytes];
-        self.memory.read_resident(addr, &mut bytes);
-        bytes
-    }
-
     /// The tree's first level, where it is somewhere in `bss`.
     fn find_tree(&mut self, bss: AddrRange) -> Option<u64> {
         let mut tried_left = MAX_TRIED;
@@ -85,7 +78,7 @@ impl<'a> Reader<'a> {
         let end_addr = bss.end_addr.min(addr.saturating_add(MAX_SEARCHED_BYTES));
         while addr < end_addr {
             let len_bytes = PIECE_BYTES.min(end_addr - addr);
-            let piece = self.resident(addr, usize::try_from(len_bytes).ok()?);
+            let piece = resident(self.memory, addr, usize::try_from(len_bytes).ok()?);
             for (slot_addr, word) in (addr..).step_by(8).zip(piece.as_chunks().0) {
                 let leaf_addr = u64::from_le_bytes(*word);
                 if leaf_addr == 0 || !self.free.covers_len(leaf_addr, LEVEL_WORDS * 8) {
@@ -106,7 +99,7 @@ impl<'a> Reader<'a> {
         let mut words_left = MAX_TRIED_WORDS;
         let mut offset = 0;
         while offset < LEVEL_WORDS * 8 {
-            let words = self.resident(leaf_addr + offset, TRIED_BYTES);
+            let words = resident(self.memory, leaf_addr + offset, TRIED_BYTES);
             let words = words.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
             for (page, word) in (offset / 8..).zip(words).filter(|(_, word)| leads_somewhere(*word)) {
                 words_left = words_left.checked_sub(1)?;
@@ -205,7 +198,7 @@ impl<'a> Reader<'a> {
         while piece_addr < part.end_addr {
             let first = piece_addr / PAGE_BYTES % LEVEL_WORDS;
             let pages = ((part.end_addr - piece_addr) / PAGE_BYTES).min(PIECE_BYTES / 8);
-            let words = self.resident(leaf_addr + first * 8, (pages * 8) as usize);
+            let words = resident(self.memory, leaf_addr + first * 8, (pages * 8) as usize);
             for (addr, word) in (piece_addr..).step_by(PAGE_BYTES as usize).zip(words.as_chunks().0) {
                 let word = u64::from_le_bytes(*word);
                 if !leads_somewhere(word) || addr < known_to_addr || *extents_left == 0 {

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 
-use super::anonymous::{AnonymousMemory, words_of};
+use super::anonymous::{AnonymousMemory, resident_words, words_of};
 use super::pages::{PageUses, push_claim, push_slack};
 use crate::address::AddrRange;
 use crate::claim::{Claim, Component, Evidence, Findings, Gap};
@@ -85,7 +85,9 @@ impl Tree<'_> {
         let end_addr = variables.end_addr.min(addr.saturating_add(MAX_SEARCHED_BYTES));
         while addr < end_addr {
             let len_bytes = PIECE_BYTES.min(end_addr - addr);
-            for (slot_addr, leaf_addr) in (addr..).step_by(8).zip(self.resident_words(addr, len_bytes / 8)) {
+            for (slot_addr, leaf_addr) in
+                (addr..).step_by(8).zip(resident_words(self.memory, addr, len_bytes / 8))
+            {
                 if leaf_addr == 0 || !self.free.covers_len(leaf_addr, LEAF_WORDS * 8) {
                     continue;
                 }
@@ -105,7 +107,7 @@ impl Tree<'_> {
     fn leaf_number(&self, leaf_addr: u64) -> Option<u64> {
         let mut words_left = MAX_TRIED_WORDS;
         for first in (0..LEAF_WORDS).step_by((PIECE_BYTES / 8) as usize) {
-            let words = self.resident_words(leaf_addr + first * 8, PIECE_BYTES / 8);
+            let words = resident_words(self.memory, leaf_addr + first * 8, PIECE_BYTES / 8);
             for (index, word) in (first..).zip(words).filter(|(_, word)| *word != 0) {
                 words_left = words_left.checked_sub(1)?;
                 let Some(span) = self.span(word) else { continue };
@@ -120,15 +122,17 @@ impl Tree<'_> {
 
     /// The mappings in which the leaves lie: descriptions of spans come from the same places.
     fn own_memory(&self, root_addr: u64) -> BTreeSet<AddrRange> {
-        let leaves = self.resident_words(root_addr, ROOT_WORDS);
+        let leaves = resident_words(self.memory, root_addr, ROOT_WORDS);
         let is_leaf = |addr: &u64| *addr != 0 && self.free.covers_len(*addr, LEAF_WORDS * 8);
         leaves.into_iter().filter(is_leaf).filter_map(|addr| self.free.range_at(addr)).collect()
     }
 
     fn walk(&self, root_addr: u64, findings: &mut Findings) -> usize {
         let mut spans_left = MAX_SPANS;
+        let mut addr = 0;
         for range in self.free.ranges() {
-            let mut addr = range.start_addr / SPAN_PAGE_BYTES * SPAN_PAGE_BYTES;
+            // A span that reaches into this range has claimed what it is of it.
+            addr = (range.start_addr / SPAN_PAGE_BYTES * SPAN_PAGE_BYTES).max(addr);
             while addr < range.end_addr && spans_left > 0 {
                 let leaf_end_addr = (addr / LEAF_SPAN_BYTES + 1).saturating_mul(LEAF_SPAN_BYTES);
                 let slot_addr = root_addr.wrapping_add(addr / LEAF_SPAN_BYTES * 8);
@@ -160,7 +164,7 @@ impl Tree<'_> {
         while piece_addr < end_addr {
             let first = piece_addr / SPAN_PAGE_BYTES % LEAF_WORDS;
             let pages = (end_addr - piece_addr).div_ceil(SPAN_PAGE_BYTES).min(PIECE_BYTES / 8);
-            let words = self.resident_words(leaf_addr + first * 8, pages);
+            let words = resident_words(self.memory, leaf_addr + first * 8, pages);
             for (addr, word) in (piece_addr..).step_by(SPAN_PAGE_BYTES as usize).zip(words) {
                 if word == 0 || addr < known_to_addr || *spans_left == 0 {
                     continue;
@@ -240,13 +244,6 @@ impl Tree<'_> {
             is_divided: bits >> 16 & 0xff != 0,
             is_free: location != 0,
         })
-    }
-
-    /// Words from `addr`, zero where nothing is resident: most of the tree never is.
-    fn resident_words(&self, addr: u64, words: u64) -> Vec<u64> {
-        let mut bytes = vec![0; usize::try_from(words * 8).unwrap_or(0)];
-        self.memory.read_resident(addr, &mut bytes);
-        words_of(&bytes)
     }
 }
 

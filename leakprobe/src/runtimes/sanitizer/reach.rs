@@ -22,6 +22,13 @@ const PIECE_BYTES: u64 = 64 << 10;
 /// Pieces looked into in all: 512 MiB, where there is anything.
 const MAX_PIECES: usize = 1 << 13;
 
+/// Of the variables looked into, whatever the file says of their lengths: as much as of all they lead to. MSan has 75 MiB
+/// of them, in two tables of stacks mostly.
+const MAX_ROOT_BYTES: u64 = MAX_PIECES as u64 * PIECE_BYTES;
+
+/// Pages that are followed: as many as all pieces have.
+const MAX_PAGES: usize = MAX_PIECES * (PIECE_BYTES / PAGE_BYTES) as usize;
+
 /// Claims for `component` what `roots` lead to in `free`.
 pub(super) fn claims(
     memory: &dyn Memory,
@@ -36,7 +43,14 @@ pub(super) fn claims(
 /// The parts of `free` that `roots` lead to.
 fn reached(memory: &dyn Memory, free: &AnonymousMemory, roots: &[AddrRange]) -> Vec<AddrRange> {
     let mut search = Search { memory, free, pages: BTreeMap::new(), waiting: Vec::new() };
-    roots.iter().for_each(|root| search.look_into(*root));
+    let mut left_bytes = MAX_ROOT_BYTES;
+    for root in roots {
+        let Some(root) = AddrRange::with_len(root.start_addr, root.len_bytes().min(left_bytes)) else {
+            break;
+        };
+        left_bytes -= root.len_bytes();
+        search.look_into(root);
+    }
     let mut pieces = BTreeSet::new();
     while let Some((page_addr, end_addr)) = search.waiting.pop() {
         let mut addr = page_addr;
@@ -78,7 +92,7 @@ impl Search<'_> {
 
     fn follow(&mut self, word: u64) {
         let page_addr = word - word % PAGE_BYTES;
-        if self.pages.contains_key(&page_addr) {
+        if self.pages.contains_key(&page_addr) || self.pages.len() >= MAX_PAGES {
             return;
         }
         let Some(range) = self.free.range_at(word) else { return };
@@ -146,6 +160,15 @@ mod tests {
         let memory = Pieces(vec![page(ROOT, AT)]);
         let found = reached(&memory, &AnonymousMemory::new(&regions, &[]), &[range(ROOT, 4096)]);
         assert_eq!(found, [range(AT, MAX_MAPPING_BYTES)]);
+    }
+
+    #[test]
+    fn variables_that_are_said_to_be_endless_are_looked_into_as_far_as_real_ones() {
+        let regions = [region(AT, AT + 0x1000, "rw-p", "")];
+        let memory = Pieces(vec![page(ROOT, AT)]);
+        let roots = [range(ROOT, 1 << 46), range(ROOT, 4096)];
+        let found = reached(&memory, &AnonymousMemory::new(&regions, &[]), &roots);
+        assert_eq!(found, [range(AT, 0x1000)]);
     }
 
     proptest! {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::page::{Page, Survey};
 use crate::address::AddrRange;
-use crate::runtimes::malloc::anonymous::{AnonymousMemory, words_of};
+use crate::runtimes::malloc::anonymous::{AnonymousMemory, resident_words, words_of};
 use crate::target::memory::Memory;
 
 const SLICE_BYTES: u64 = 64 << 10;
@@ -86,21 +86,16 @@ struct Map<'a> {
 }
 
 impl Map<'_> {
-    fn resident_words(&self, addr: u64, words: u64) -> Vec<u64> {
-        let mut bytes = vec![0; usize::try_from(words * 8).unwrap_or(0)];
-        self.memory.read_resident(addr, &mut bytes);
-        words_of(&bytes)
-    }
-
     /// The map, where a word of `variables` leads to it.
     fn find(&self, variables: AddrRange) -> Option<u64> {
         let start_addr = variables.start_addr.checked_next_multiple_of(8)?;
         let len_bytes = variables.end_addr.checked_sub(start_addr)?.min(MAX_SEARCHED_BYTES);
-        let words = self.resident_words(start_addr, len_bytes / 8);
+        let words = resident_words(self.memory, start_addr, len_bytes / 8);
         let likely = words.into_iter().filter(|word| {
             *word != 0 && word.is_multiple_of(8) && self.free.covers_len(*word, MAP_WORDS * 8)
         });
-        likely.take(MAX_TRIED).find(|map_addr| self.is_map(*map_addr))
+        let mut parts_left = MAX_PARTS;
+        likely.take(MAX_TRIED).find(|map_addr| self.is_map(*map_addr, &mut parts_left))
     }
 
     /// All pages, and the arenas they lie in, by address.
@@ -109,7 +104,8 @@ impl Map<'_> {
         let mut tries_left = MAX_PAGES;
         for (part_addr, first_slice) in self.parts(map_addr) {
             let mut last_addr = 0;
-            for (slice, page_addr) in (first_slice..).zip(self.resident_words(part_addr, PART_WORDS)) {
+            for (slice, page_addr) in (first_slice..).zip(resident_words(self.memory, part_addr, PART_WORDS))
+            {
                 if page_addr == 0 || page_addr == last_addr || tries_left == 0 {
                     continue;
                 }
@@ -126,9 +122,11 @@ impl Map<'_> {
     }
 
     /// Some part of it leads to a page that begins in the slice that led there.
-    fn is_map(&self, map_addr: u64) -> bool {
-        self.parts(map_addr).into_iter().any(|(part_addr, slice)| {
-            let words = (slice..).zip(self.resident_words(part_addr, PART_WORDS));
+    /// `parts_left` of all that are tried: a real map answers in its first ones.
+    fn is_map(&self, map_addr: u64, parts_left: &mut usize) -> bool {
+        self.parts(map_addr).into_iter().take(*parts_left).any(|(part_addr, slice)| {
+            *parts_left -= 1;
+            let words = (slice..).zip(resident_words(self.memory, part_addr, PART_WORDS));
             let some = words.filter(|(_, page_addr)| *page_addr != 0).take(MAX_TRIED_WORDS);
             some.into_iter().any(|(slice, page_addr)| self.page(page_addr, slice).is_some())
         })
@@ -136,7 +134,7 @@ impl Map<'_> {
 
     /// The parts of the map, each with the number of its first slice.
     fn parts(&self, map_addr: u64) -> Vec<(u64, u64)> {
-        let numbered = (0..).zip(self.resident_words(map_addr, MAP_WORDS));
+        let numbered = (0..).zip(resident_words(self.memory, map_addr, MAP_WORDS));
         let is_part = |addr: u64| addr != 0 && self.free.covers_len(addr, PART_WORDS * 8);
         let parts = numbered.filter(|(_, part_addr)| is_part(*part_addr));
         parts.map(|(number, part_addr)| (part_addr, number * PART_WORDS)).take(MAX_PARTS).collect()

@@ -25,8 +25,11 @@ const HUGE_BLOCK: u64 = 2 << 30;
 pub(super) fn read(memory: &dyn Memory, free: &AnonymousMemory, survey: &mut Survey<'_>) -> bool {
     let mut tried_left = MAX_SEGMENTS;
     let mut is_there = false;
+    let mut addr = 0;
     for range in free.ranges() {
-        let Some(mut addr) = range.start_addr.checked_next_multiple_of(SEGMENT_BYTES) else { continue };
+        let Some(start_addr) = range.start_addr.checked_next_multiple_of(SEGMENT_BYTES) else { continue };
+        // A segment that reaches into this range has claimed what it is of it.
+        addr = start_addr.max(addr);
         while addr.saturating_add(SLICE_BYTES) <= range.end_addr && tried_left > 0 {
             tried_left -= 1;
             let len_bytes = Segment::read(memory, addr).map_or(0, |segment| segment.survey(survey));

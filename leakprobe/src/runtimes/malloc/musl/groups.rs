@@ -112,7 +112,10 @@ pub(super) fn survey(mut groups: Vec<Group>, free: &AnonymousMemory, findings: &
         let mut uses = PageUses::new(outer.range());
         let mut around: Vec<Group> = Vec::new();
         for group in std::iter::once(outer).chain(inside) {
-            around.retain(|outer| group.start_addr < outer.start_addr + outer.len_bytes);
+            // They begin one after the other: what ends here holds none of the later ones.
+            while around.last().is_some_and(|outer| outer.start_addr + outer.len_bytes <= group.start_addr) {
+                around.pop();
+            }
             if let Some(parent) = around.last() {
                 take_slot_back(parent, group, &mut uses, &mut census);
             }
