@@ -74,7 +74,12 @@ impl Output {
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let file_name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
         let name = path.with_file_name(format!(".{file_name}.{}.tmp", std::process::id()));
-        let beside = OpenOptions::new().write(true).create_new(true).open(&name)?;
+        let create = || OpenOptions::new().write(true).create_new(true).open(&name);
+        // In a container the next run may have the number of one that was killed.
+        let beside = create().or_else(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => fs::remove_file(&name).and_then(|()| create()),
+            _ => Err(error),
+        })?;
         Ok(Self::Replaced { beside, name, path })
     }
 

@@ -106,3 +106,12 @@ fn a_ledger_that_was_changed_is_refused() {
     value["components"][0]["rss"] = json!(1);
     refused(value.to_string().as_bytes(), "do not add up");
 }
+
+#[test]
+fn a_row_that_is_there_twice_is_refused() {
+    let mut value = saved(&reports::race_leak());
+    let mut again = value["components"][0].clone();
+    again["rss"] = json!(0);
+    value["components"].as_array_mut().expect("rows are a list").push(again);
+    refused(value.to_string().as_bytes(), "more than once");
+}

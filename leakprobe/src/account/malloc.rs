@@ -19,7 +19,8 @@ const MAX_CLASSES: usize = 1000;
 pub fn blocks(start: Option<&Look>, end: &Look, reused_bytes: Option<u64>) -> Option<Malloc> {
     let census = end.malloc.as_ref()?;
     // Where it was not found at the start, nothing was in use then; where it was not looked for, who knows.
-    let before = start.map(|start| start.malloc.clone().unwrap_or_default());
+    let nothing = Census::default();
+    let before = start.map(|start| start.malloc.as_ref().unwrap_or(&nothing));
     let trimmable = census
         .trimmable
         .as_ref()
@@ -29,7 +30,7 @@ pub fn blocks(start: Option<&Look>, end: &Look, reused_bytes: Option<u64>) -> Op
         system: census.system_bytes,
         in_use: blocks_of(census.live),
         mapped: blocks_of(census.mapped),
-        in_use_growth: before.as_ref().map(|before| growth(in_use(before), in_use(census))),
+        in_use_growth: before.map(|before| growth(in_use(before), in_use(census))),
         thread_cached: blocks_of(census.thread_cached),
         fast: blocks_of(census.fast),
         binned: blocks_of(census.binned),
@@ -38,8 +39,8 @@ pub fn blocks(start: Option<&Look>, end: &Look, reused_bytes: Option<u64>) -> Op
         unread: census.unread_bytes,
         trimmable,
         reused: reused_bytes,
-        sizes: sizes(before.as_ref(), census),
-        classes: classes(before.as_ref(), census),
+        sizes: sizes(before, census),
+        classes: classes(before, census),
         unclassed: blocks_of(census.unclassed),
     })
 }

@@ -4,7 +4,7 @@
 //! built again, addresses and lines do not. The surprise: an owner that a ledger does not list has 0 bytes, since a
 //! ledger is complete; of stacks and goroutines only those in both or in one list are known.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::time::SystemTime;
 
@@ -253,14 +253,15 @@ fn goroutines(before: &Report, after: &Report) -> Vec<GroupChange> {
 }
 
 fn findings(before: &Report, after: &Report) -> Vec<FindingChange> {
-    let has = |report: &Report, finding: &Finding| {
-        report.findings.iter().any(|other| other.id == finding.id && other.owner == finding.owner)
-    };
+    fn key(finding: &Finding) -> (&str, Component) {
+        (&finding.id, finding.owner)
+    }
+    let [then, now] = [before, after].map(|report| report.findings.iter().map(key).collect::<HashSet<_>>());
     let present = after.findings.iter().map(|finding| FindingChange {
-        change: if has(before, finding) { Presence::Stays } else { Presence::New },
+        change: if then.contains(&key(finding)) { Presence::Stays } else { Presence::New },
         finding: finding.clone(),
     });
-    let gone = before.findings.iter().filter(|finding| !has(after, finding));
+    let gone = before.findings.iter().filter(|finding| !now.contains(&key(finding)));
     let gone = gone.map(|finding| FindingChange { change: Presence::Gone, finding: finding.clone() });
     let mut all: Vec<FindingChange> = present.chain(gone).collect();
     all.sort_by_key(|finding| finding.change);

@@ -5,6 +5,8 @@
 //! version of the schema is refused. The surprise: the rows are added up again. What does not balance was not
 //! written by leakprobe.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -33,6 +35,12 @@ pub enum Unreadable {
     /// Figures that no process has.
     #[error("its figures are larger than any process's")]
     TooMuch,
+    /// A row is there more than once.
+    #[error("it has the row {id} more than once: it was changed after leakprobe wrote it")]
+    Repeated {
+        /// The row's.
+        id: &'static str,
+    },
     /// Σ rows + residual is not the RSS.
     #[error("its rows do not add up to its RSS: it was changed after leakprobe wrote it")]
     DoesNotBalance,
@@ -63,10 +71,19 @@ impl Report {
         if sum.is_none_or(|sum| sum > i64::MAX.unsigned_abs()) {
             return Err(Unreadable::TooMuch);
         }
+        if let Some(id) = report.repeated_row() {
+            return Err(Unreadable::Repeated { id });
+        }
         if !report.balances() {
             return Err(Unreadable::DoesNotBalance);
         }
         Ok(report)
+    }
+
+    /// Each row has its own sites and files, which no format is to write twice.
+    fn repeated_row(&self) -> Option<&'static str> {
+        let mut seen = BTreeSet::new();
+        self.components.iter().find(|row| !seen.insert(row.id)).map(|row| row.id.id())
     }
 
     fn balances(&self) -> bool {

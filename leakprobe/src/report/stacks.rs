@@ -129,8 +129,8 @@ fn held<'a>(report: &'a Report, row: &'a ComponentRow, samples: &mut Vec<Sample<
             Sample { held_bytes: file.rss, ..Sample::of(row.id, steps) }
         })),
     }
-    let told_bytes = samples[first..].iter().map(|sample| sample.held_bytes).fold(0, u64::saturating_add);
-    if told_bytes > row.rss {
+    let told_bytes = samples[first..].iter().map(|sample| u128::from(sample.held_bytes)).sum();
+    if told_bytes > u128::from(row.rss) {
         share_out(row.rss, told_bytes, &mut samples[first..]);
     }
     let left_bytes = row.rss - samples[first..].iter().map(|sample| sample.held_bytes).sum::<u64>();
@@ -144,7 +144,7 @@ fn held<'a>(report: &'a Report, row: &'a ComponentRow, samples: &mut Vec<Sample<
 }
 
 /// Gives each its share of what is resident; what rounding leaves goes to the first one.
-fn share_out(resident_bytes: u64, told_bytes: u64, samples: &mut [Sample<'_>]) {
+fn share_out(resident_bytes: u64, told_bytes: u128, samples: &mut [Sample<'_>]) {
     let mut left_bytes = resident_bytes;
     for sample in &mut *samples {
         sample.held_bytes = share(sample.held_bytes, resident_bytes, told_bytes);
@@ -202,8 +202,8 @@ fn steps<'a>(frames: &'a [Frame], note: Option<&str>) -> Vec<Step<'a>> {
 }
 
 /// `bytes` × `part` / `whole`, rounded down.
-fn share(bytes: u64, part: u64, whole: u64) -> u64 {
-    u64::try_from(u128::from(bytes) * u128::from(part) / u128::from(whole.max(1))).unwrap_or(u64::MAX)
+fn share(bytes: u64, part: u64, whole: u128) -> u64 {
+    u64::try_from(u128::from(bytes) * u128::from(part) / whole.max(1)).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn shares_do_not_overflow() {
-        assert_eq!(share(u64::MAX, u64::MAX, u64::MAX), u64::MAX);
+        assert_eq!(share(u64::MAX, u64::MAX, u128::from(u64::MAX)), u64::MAX);
         assert_eq!(share(10, 3, 4), 7);
         assert_eq!(share(0, 0, 0), 0);
     }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::markup::Text;
 use crate::report::stacks::name;
-use crate::report::text::frames::fold;
+use crate::report::text::frames::in_short;
 use crate::report::text::goroutines::doing;
 use crate::report::text::units::{change_cell, count, size_cell};
 use crate::report::{Frame, Report};
@@ -94,15 +94,11 @@ pub fn goroutines(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 
 /// "go statement in net/http.(*Transport).dialConn", or why there is nothing to say.
 fn about(frames: &[Frame], note: Option<&str>) -> String {
-    let fold = fold(frames);
-    let shown = fold.shown.and_then(|index| frames.get(index)).map(name);
-    let told = match (fold.verb, shown) {
-        (Some(verb), Some(function)) => format!("{verb} in {function}"),
-        (Some(verb), None) => verb.to_owned(),
-        (None, Some(function)) => function,
-        (None, None) => return note.unwrap_or("no stack").to_owned(),
-    };
-    note.map_or_else(|| told.clone(), |note| format!("{told} ({note})"))
+    match (in_short(frames, name), note) {
+        (Some(told), Some(note)) => format!("{told} ({note})"),
+        (Some(told), None) => told,
+        (None, note) => note.unwrap_or("no stack").to_owned(),
+    }
 }
 
 impl Table<'_> {

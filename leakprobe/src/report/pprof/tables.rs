@@ -67,14 +67,26 @@ impl Tables {
                     location_ids.push(self.code(&inlined, frame));
                     inlined.clear();
                 }
-                Step::Word(_) => location_ids.push(self.word(&step.name())),
+                Step::Word(_) => {
+                    self.end_inlined(&mut inlined, &mut location_ids);
+                    location_ids.push(self.word(&step.name()));
+                }
             }
         }
+        self.end_inlined(&mut inlined, &mut location_ids);
         location_ids.push(self.word(sample.owner()));
         let mut values = vec![value(sample.objects), value(sample.held_bytes)];
         values.extend(has_growth.then_some(value(sample.growth_bytes)));
         let label = Label { key: self.component_key, text: self.text(sample.owner()) };
         Sample { location_ids, values, labels: vec![label] }
+    }
+
+    /// Where a stack was cut within a function, the outermost that is left of it stands for it.
+    fn end_inlined(&mut self, inlined: &mut Vec<&Frame>, location_ids: &mut Vec<u64>) {
+        if let Some(outermost) = inlined.pop() {
+            location_ids.push(self.code(inlined, outermost));
+            inlined.clear();
+        }
     }
 
     fn code(&mut self, inlined: &[&Frame], frame: &Frame) -> u64 {

@@ -5,7 +5,7 @@
 
 use std::io::{self, Write};
 
-use super::frames::{fold, without_directories};
+use super::frames::{in_short, without_directories};
 use super::layout::{Page, Paint, Span, cut};
 use super::units::{change, change_cell, count, rate, size, size_cell, time};
 use crate::report::comparison::{Comparison, Presence, RowChange, StackChange};
@@ -168,13 +168,6 @@ fn entry(page: &mut Page<'_>, number: &str, about: &str, detail: &str) -> io::Re
 
 /// "make in catalog.(*Cache).put".
 fn about(frames: &[Frame]) -> String {
-    let fold = fold(frames);
-    let shown = fold.shown.and_then(|index| frames.get(index)).map(name);
-    let shown = shown.as_deref().map(without_directories);
-    match (fold.verb, shown) {
-        (Some(verb), Some(function)) => format!("{verb} in {function}"),
-        (None, Some(function)) => function.to_owned(),
-        (Some(verb), None) => verb.to_owned(),
-        (None, None) => "no stack".to_owned(),
-    }
+    in_short(frames, |frame| without_directories(&name(frame)).to_owned())
+        .unwrap_or_else(|| "no stack".to_owned())
 }

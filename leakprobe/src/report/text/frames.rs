@@ -21,6 +21,17 @@ pub struct Fold {
 /// The verb where nothing was called: the function touched the memory itself.
 pub const FIRST_TOUCH: &str = "first touch";
 
+/// "make in main.cache": what was called and by whom, as `named`; none where there is nothing to say.
+pub fn in_short(frames: &[Frame], named: impl Fn(&Frame) -> String) -> Option<String> {
+    let fold = fold(frames);
+    let shown = fold.shown.and_then(|index| frames.get(index)).map(named);
+    match (fold.verb, shown) {
+        (Some(verb), Some(function)) => Some(format!("{verb} in {function}")),
+        (Some(verb), None) => Some(verb.to_owned()),
+        (None, shown) => shown,
+    }
+}
+
 /// Folds a stack, innermost frame first.
 pub fn fold(frames: &[Frame]) -> Fold {
     let own = frames.iter().position(|frame| !is_inner(frame));
