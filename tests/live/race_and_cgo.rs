@@ -6,8 +6,6 @@ use leakprobe_tests::compile::{GoBuild, Kind, Symbols};
 use leakprobe_tests::places::{NEWEST_GO, OLDEST_GO};
 use leakprobe_tests::{Probe, Workload, expect};
 
-const NEAR_BYTES: u64 = 256 << 10;
-
 fn is_divided(version: &'static str, symbols: Symbols) -> Result<()> {
     let build = GoBuild { version, kind: Kind::Race, symbols };
     let workload = Workload::start_built("go/race_cgo", build)?;
@@ -20,7 +18,7 @@ fn is_divided(version: &'static str, symbols: Symbols) -> Result<()> {
         let found = expect::rows(&report)?.iter().find(|row| row["id"] == id);
         found.map_or(Ok(0), |row| Ok(expect::number(row, "/rss")?.unsigned_abs()))
     };
-    let near = |found: u64, truth: u64| found.abs_diff(truth) <= (truth / 50).max(NEAR_BYTES);
+    let near = |found: u64, truth: u64| found.abs_diff(truth) <= expect::tolerance_bytes(truth);
     let c_heap_bytes = row("c.heap.inuse")? + row("c.heap.free")?;
     ensure!(
         near(c_heap_bytes, truth("block_bytes")?),

@@ -7,9 +7,6 @@ use serde_json::Value;
 
 use crate::sites::{bytes_of, has_function, total_bytes};
 
-/// What may come in between: pages of the program's own stack, of libc's buffers.
-const TOLERANCE_BYTES: u64 = 256 << 10;
-
 /// Has the program do one thing while it is watched; the report, and the bytes resident in truth.
 fn watched(command: &str) -> Result<(Value, u64)> {
     watched_at("auto", command)
@@ -27,9 +24,8 @@ fn watched_at(rate: &str, command: &str) -> Result<(Value, u64)> {
 }
 
 fn is_near(what: &str, bytes: u64, truth: u64, report: &Value) -> Result<()> {
-    let allowed = TOLERANCE_BYTES.max(truth / 50);
     ensure!(
-        bytes.abs_diff(truth) <= allowed,
+        bytes.abs_diff(truth) <= expect::tolerance_bytes(truth),
         "{what} holds {bytes} in the report, {truth} in truth: {}",
         report["call_sites"]
     );

@@ -57,7 +57,7 @@ fn every_share_is_found_with_all_stacks() -> Result<()> {
 }
 
 /// A bound that holds for 95 of 100 rows fails for one of 24 at times; that seven fail, or one by far, happens once
-/// in more than ten thousand runs.
+/// in some thousands of runs.
 #[test]
 fn one_stack_in_64_finds_every_share_within_its_bound() -> Result<()> {
     let (places, total) = places("1/64")?;

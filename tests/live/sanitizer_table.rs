@@ -1,28 +1,12 @@
-//! The table of all sanitizers, between two marks of a document.
+//! The table of all sanitizers.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
-
-use anyhow::{Context, Result};
 
 use crate::sanitizers_everywhere::Cell;
 
-const BEGIN: &str = "<!-- measured: written by `cargo xtask test --all`, not by hand -->\n";
-const END: &str = "<!-- measured: end -->\n";
 const COLUMNS: [&str; 5] = ["heap", "quarantine", "shadow", "origins, meta", "variables"];
 
-/// Puts the table between the marks of the document.
-pub(crate) fn write(document: &Path, cells: &[Cell]) -> Result<()> {
-    let text = fs::read_to_string(document).with_context(|| format!("read {}", document.display()))?;
-    let missing = || format!("find the marks for the table in {}", document.display());
-    let (before, rest) = text.split_once(BEGIN).with_context(missing)?;
-    let (_, after) = rest.split_once(END).with_context(missing)?;
-    let text = format!("{before}{BEGIN}{}{END}{after}", table(cells));
-    fs::write(document, text).with_context(|| format!("write {}", document.display()))
-}
-
-fn table(cells: &[Cell]) -> String {
+pub(crate) fn table(cells: &[Cell]) -> String {
     let mut text = format!("\n| | {} | its own | elsewhere | RSS |\n|---|", COLUMNS.join(" | "));
     text.push_str(&"---:|".repeat(COLUMNS.len() + 3));
     text.push('\n');

@@ -57,7 +57,7 @@ fn a_sanitized_program_is_divided_as_it_says_itself() -> Result<()> {
         let complaints = complaints(&cell).into_iter().map(|it| format!("{it}\n{ledger}")).collect();
         Ok((cell, complaints))
     };
-    matrix::check(builds, measured, table::write)
+    matrix::check(builds, measured, table::table)
 }
 
 fn measure(build: SanitizedBuild) -> Result<(Cell, String)> {

@@ -89,7 +89,7 @@ fn go_is_read_as_its_runtime_counts() -> Result<()> {
         let complaints = complaints(&cell);
         Ok((cell, complaints))
     };
-    matrix::check(builds, measured, table::write)
+    matrix::check(builds, measured, table::tables)
 }
 
 fn corners() -> Vec<GoBuild> {

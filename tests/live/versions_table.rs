@@ -1,30 +1,14 @@
-//! The table of all versions side by side, between two marks of a document.
+//! The table of all versions side by side.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
 
-use anyhow::{Context, Result};
 use leakprobe_tests::compile::{Kind, Symbols};
 use leakprobe_tests::places::GO_VERSIONS;
 
 use crate::versions::{Cell, Pair, Quantity};
 
-const BEGIN: &str = "<!-- measured: written by `cargo xtask test --all`, not by hand -->\n";
-const END: &str = "<!-- measured: end -->\n";
-
-/// Puts the table between the marks of the document.
-pub(crate) fn write(document: &Path, cells: &[Cell]) -> Result<()> {
-    let text = fs::read_to_string(document).with_context(|| format!("read {}", document.display()))?;
-    let missing = || format!("find the marks for the table in {}", document.display());
-    let (before, rest) = text.split_once(BEGIN).with_context(missing)?;
-    let (_, after) = rest.split_once(END).with_context(missing)?;
-    let text = format!("{before}{BEGIN}{}{END}{after}", tables(cells));
-    fs::write(document, text).with_context(|| format!("write {}", document.display()))
-}
-
-fn tables(cells: &[Cell]) -> String {
+pub(crate) fn tables(cells: &[Cell]) -> String {
     let mut text = String::new();
     for quantity in Quantity::ALL {
         text.push_str(&table(quantity, cells));
