@@ -80,7 +80,7 @@ pub mod counter {
 pub struct Event {
     /// One of [`kind`].
     pub kind: u32,
-    /// Thread that did it (the kernel's pid, in the initial namespace).
+    /// Thread that did it, as the process's own PID namespace numbers it.
     pub tid: u32,
     /// CLOCK_MONOTONIC when it was recorded, in nanoseconds: for system calls, on their return.
     pub time_ns: u64,
@@ -190,10 +190,15 @@ pub struct Settings {
     pub fault_stack_period: u32,
     /// The same of system calls that map, move or fill memory.
     pub call_stack_period: u32,
-    /// Thread group id of the process that is watched: ourselves while the probes are on trial.
+    /// Thread group id of the process that is watched, in its own PID namespace: ourselves while the probes are on
+    /// trial.
     pub watched_tgid: u32,
     /// 1 where these rates are to be kept in a burst, too.
     pub is_fixed: u32,
+    /// The device number of that namespace's file, as the kernel has it.
+    pub namespace_dev: u64,
+    /// Its inode number; 0 for the initial namespace.
+    pub namespace_inode: u64,
 }
 
 /// What is known of a system call between its entry and its return.
@@ -231,7 +236,7 @@ const _: () = assert!(EVENT_BYTES == 64 && FAULT_BYTES == 32);
 const _: () = assert!(size_of::<ChainLink>() == 16);
 const _: () = assert!(size_of::<GoParts>() == 48 + 2048 + 4096);
 const _: () = assert!(size_of::<Stack>() == 88 + STACK_TAIL_BYTES);
-const _: () = assert!(size_of::<Settings>() == 16 && size_of::<PendingCall>() == 88);
+const _: () = assert!(size_of::<Settings>() == 32 && size_of::<PendingCall>() == 88);
 const _: () = assert!(RING_BYTES.is_power_of_two());
 
 #[cfg(not(target_arch = "bpf"))]

@@ -1,10 +1,11 @@
 //! Sending events: whose they are, whether they get a stack, what happens when there is no room.
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, bpf_pidns_info};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_ns_current_pid_tgid};
 use leakprobe_ebpf::{
-    Event, FAULT_BYTES, RING_BUSY_BYTES, RING_WAKE_BYTES, STACK_HEAD_BYTES, STACK_TAIL_BYTES, counter, kind,
+    Event, FAULT_BYTES, RING_BUSY_BYTES, RING_WAKE_BYTES, STACK_HEAD_BYTES, STACK_TAIL_BYTES, Settings,
+    counter, kind,
 };
 
 use crate::maps::{COUNTERS, EVENTS, SCRATCH, SETTINGS, Scratch};
@@ -14,12 +15,27 @@ use crate::stack;
 /// One event in 16 looks whether user space should be woken.
 const LOOK_MASK: u64 = 15;
 
-/// The current thread's id where it belongs to the watched process.
+/// The current thread's id in its own PID namespace, where it belongs to the watched process.
 #[inline(always)]
 pub fn target_tid() -> Option<u32> {
+    let settings = SETTINGS.get(0)?;
+    if settings.namespace_inode != 0 {
+        return namespaced_tid(settings);
+    }
     let pid_tgid = bpf_get_current_pid_tgid();
-    let watched_tgid = SETTINGS.get(0)?.watched_tgid;
-    ((pid_tgid >> 32) as u32 == watched_tgid).then_some(pid_tgid as u32)
+    ((pid_tgid >> 32) as u32 == settings.watched_tgid).then_some(pid_tgid as u32)
+}
+
+/// The same where that namespace is a container's.
+#[inline(always)]
+fn namespaced_tid(settings: &Settings) -> Option<u32> {
+    let mut ids = bpf_pidns_info { pid: 0, tgid: 0 };
+    let len_bytes = size_of::<bpf_pidns_info>() as u32;
+    // SAFETY: the helper fills `ids`, whose length it is told. It refuses where the thread's namespace is another one.
+    let refused = unsafe {
+        bpf_get_ns_current_pid_tgid(settings.namespace_dev, settings.namespace_inode, &raw mut ids, len_bytes)
+    };
+    (refused == 0 && ids.tgid == settings.watched_tgid).then_some(ids.pid)
 }
 
 /// Adds one to a slot of [`counter`].

@@ -96,7 +96,7 @@ pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Ou
         Window::none(see(&target, &modules, &runtimes)?)
     } else {
         let mut unwinder = Unwinder::new(&modules, &regions, go.clone());
-        let watched = watched(&target, &runtimes, &race_text);
+        let watched = watched(&target, &runtimes, &race_text)?;
         watch_window(request, &target, &watched, &modules, &runtimes, &mut unwinder, tell).await?
     };
     let end = window.end.as_ref().unwrap_or(&window.start);
@@ -224,18 +224,18 @@ fn see(target: &Target, modules: &[modules::Module], runtimes: &Runtimes) -> Res
     look(target, modules, runtimes)?.ok_or_else(|| TargetError::Exited { pid: target.pid() }.into())
 }
 
-fn watched(target: &Target, runtimes: &Runtimes, race_text: &[AddrRange]) -> Watched {
+fn watched(target: &Target, runtimes: &Runtimes, race_text: &[AddrRange]) -> Result<Watched> {
     let hull = race_text.first().zip(race_text.last());
     // The kernel side knows one: the executable's, or else the first library's.
     let go = runtimes.go.first();
-    Watched {
-        pid: target.pid().unsigned_abs(),
+    Ok(Watched {
+        process: target.namespaced_pid()?,
         go_text: go.and_then(|go| go.text_range()),
         race_text: hull.and_then(|(first, last)| AddrRange::new(first.start_addr, last.end_addr)),
         race_calls: go.and_then(|go| go.race_call_range()),
         go_fields: go.and_then(GoRuntime::thread_fields),
         go_heap: go.and_then(|go| stack_range(&go.heap_ranges(target).ok()?)),
-    }
+    })
 }
 
 /// What the goroutines of each Go runtime do now. What cannot be read is a gap.

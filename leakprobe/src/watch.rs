@@ -269,15 +269,7 @@ impl<'a> Acquaintance<'a> {
         let found_more = threads.len() > self.known;
         self.pause = if found_more { DRAIN_EVERY } else { (self.pause * 2).min(PROGRESS_EVERY) };
         self.known = threads.len();
-        if target.has_our_ids() {
-            tracer.know_go_threads(
-                threads.iter().map(|(tid, machine_addr)| (tid.unsigned_abs(), *machine_addr)),
-            );
-        } else {
-            let all = target.threads().into_iter();
-            let own = all.filter_map(|it| Some((it.tid.unsigned_abs(), *threads.get(&it.ns_tid)?)));
-            tracer.know_go_threads(own);
-        }
+        tracer.know_go_threads(threads.iter().map(|(tid, machine_addr)| (tid.unsigned_abs(), *machine_addr)));
     }
 }
 

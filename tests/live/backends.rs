@@ -40,7 +40,7 @@ fn sees_every_mapping(wanted: Option<Backend>) -> Result<()> {
     let now = clock_gettime(ClockId::Monotonic);
     let now_ns = u64::try_from(now.tv_sec)? * 1_000_000_000 + u64::try_from(now.tv_nsec)?;
     let mut recording = Recording::new(now_ns, heap.map(|region| region.range.end_addr));
-    let watched = Watched { pid: workload.pid(), ..Watched::default() };
+    let watched = Watched { process: target.namespaced_pid()?, ..Watched::default() };
     let mut tracer = Tracer::attach(&watched, wanted, StackRate::Auto, false)?;
     let backend = tracer.backend();
     ensure!(wanted.is_none_or(|wanted| wanted == backend), "{backend:?} was attached");

@@ -7,6 +7,7 @@ mod allocators;
 mod backends;
 mod bad_luck;
 mod cgroup;
+mod containers;
 mod cpp;
 mod damage;
 mod files;

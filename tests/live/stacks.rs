@@ -14,7 +14,7 @@ const LEAKED: [&str; 3] = ["c.heap.inuse", "c.mmap", "go.mmap"];
 
 /// How an end of the chain is known.
 #[derive(Clone, Copy)]
-enum End {
+pub(crate) enum End {
     Named(&'static str),
     Native(&'static str),
 }
@@ -32,12 +32,12 @@ impl End {
     }
 }
 
-const INNERMOST: End = End::Native("innermost");
-const OUTERMOST: End = End::Native("outermost");
+pub(crate) const INNERMOST: End = End::Native("innermost");
+pub(crate) const OUTERMOST: End = End::Native("outermost");
 
 /// At least 95 % of what is leaked has both ends on its stack, in the right order, and at most one stack in a hundred
 /// ends in an address without a module.
-fn carries_both(mut workload: Workload, verb: &str, innermost: End, outermost: End) -> Result<()> {
+pub(crate) fn carries_both(mut workload: Workload, verb: &str, innermost: End, outermost: End) -> Result<()> {
     let mut probe = Probe::start(&workload, &["--duration", "60s"])?;
     probe.wait_until_watching()?;
     let answer = workload.ask(&format!("{verb} 12"))?;

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::{Deadline, compile, places};
 pub struct Workload {
     name: String,
     process: Process,
+    watched_pid: u32,
     stdin: Option<ChildStdin>,
     answers: Lines,
     /// The program's first line.
@@ -49,15 +51,31 @@ impl Workload {
         let mut process = Process::spawn(command, name)?;
         let stdin = process.child.stdin.take();
         let stdout = process.child.stdout.take().context("stdout is a pipe")?;
-        let mut workload =
-            Self { name: name.to_owned(), process, stdin, answers: Lines::new(stdout), hello: Value::Null };
+        let mut workload = Self {
+            name: name.to_owned(),
+            watched_pid: process.pid(),
+            process,
+            stdin,
+            answers: Lines::new(stdout),
+            hello: Value::Null,
+        };
         workload.hello = workload.answer("hello", deadline)?;
+        Ok(workload)
+    }
+
+    /// A program that is the only child of what `unshare` with these arguments starts: in namespaces of its own, as in
+    /// a container. It dies with its parent.
+    pub fn start_contained(arguments: &[&str], program: &Path) -> Result<Self> {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child"]).args(arguments).arg(program);
+        let mut workload = Self::start_program(command, &program.display().to_string(), Deadline::usual())?;
+        workload.watched_pid = only_child(workload.process.pid())?;
         Ok(workload)
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.process.pid()
+        self.watched_pid
     }
 
     /// Sends a line and waits for its answer.
@@ -106,4 +124,10 @@ impl Workload {
         };
         serde_json::from_str(&line).with_context(|| format!("read {awaited}, {line:?}, as JSON"))
     }
+}
+
+fn only_child(pid: u32) -> Result<u32> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let children = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    children.trim().parse().with_context(|| format!("process {pid} has one child: {children:?}"))
 }

@@ -11,6 +11,7 @@ pub mod maps;
 pub mod memory;
 pub mod modules;
 mod mounts;
+pub mod namespace;
 mod process;
 pub mod vdso;
 

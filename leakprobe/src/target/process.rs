@@ -16,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::maps::{self, Region};
 use super::memory::{Memory, ReadError};
 use super::mounts;
+use super::namespace::{NamespacedPid, PidNamespace};
 
 /// Why a process cannot be looked at. `main` turns these into advice and exit codes.
 #[derive(Debug, thiserror::Error)]
@@ -235,10 +236,16 @@ impl Target {
         threads
     }
 
-    /// Whether the process calls its threads as we do: it is in no PID namespace below ours.
-    pub fn has_our_ids(&self) -> bool {
+    /// What it is called in its own PID namespace.
+    ///
+    /// # Errors
+    /// Where the namespace may not be seen.
+    pub fn namespaced_pid(&self) -> Result<NamespacedPid> {
+        let namespace = PidNamespace::of(self.directory.as_fd())
+            .with_context(|| format!("look at the PID namespace of process {}", self.pid()))?;
         let status = self.read("status").unwrap_or_default();
-        innermost_tid(&status) == Some(self.pid())
+        let pid = innermost_tid(&status).unwrap_or(self.pid()).unsigned_abs();
+        Ok(NamespacedPid { pid, namespace })
     }
 
     /// The memory lines of /proc/PID/status.

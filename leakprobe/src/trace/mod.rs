@@ -35,6 +35,7 @@ pub(crate) use self::refusal::refusal;
 use crate::address::AddrRange;
 use crate::claim::Word;
 use crate::runtimes::go::ThreadFields;
+use crate::target::namespace::NamespacedPid;
 
 /// The kernel side, as build.rs made it; empty where there was no BPF toolchain.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leakprobe-kernel"));
@@ -90,8 +91,8 @@ pub struct Probe {
 /// What the kernel side needs to know of the target.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Watched {
-    /// Process id, in the initial PID namespace.
-    pub pid: u32,
+    /// The process.
+    pub process: NamespacedPid,
     /// Go's text.
     pub go_text: Option<AddrRange>,
     /// The race detector's C++ code.
@@ -116,7 +117,7 @@ pub struct Tracer {
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     backend: Backend,
     probes: Vec<Probe>,
-    watched_tgid: u32,
+    watched: NamespacedPid,
     counted_on_trial: Vec<u64>,
     faults: Sampler,
     calls: Sampler,
@@ -140,27 +141,20 @@ impl Tracer {
         if OBJECT.is_empty() {
             return Err(AttachError::NoObject);
         }
-        if in_inner_pid_namespace() {
-            return Err(AttachError::InnerPidNamespace);
-        }
         lift_memlock_limit();
         let mut ebpf = load(watched, verbose).map_err(refusal)?;
         let mut ring = take_map(&mut ebpf, "EVENTS")?;
         let mut settings: Array<MapData, Settings> = take_map(&mut ebpf, "SETTINGS")?;
         let logger = if verbose { EbpfLogger::init(&mut ebpf).ok() } else { None };
-        let on_trial = Settings {
-            fault_stack_period: 1,
-            call_stack_period: 1,
-            watched_tgid: std::process::id(),
-            is_fixed: 1,
-        };
-        settings.set(0, on_trial, 0).map_err(refusal)?;
+        let ourselves = NamespacedPid::ours().map_err(refusal)?;
+        settings.set(0, settings_for(ourselves, (1, 1), true), 0).map_err(refusal)?;
         let mut probes = probes::attach_always(&mut ebpf)?;
         let chosen = backend::attach(&mut ebpf, &mut ring, wanted)?;
         probes.extend(chosen.probes);
         let counters = take_map(&mut ebpf, "COUNTERS")?;
         // What we did ourselves since the last trial is not the target's: nobody is watched while it is thrown away.
-        settings.set(0, Settings { watched_tgid: u32::MAX, ..on_trial }, 0).map_err(refusal)?;
+        let nobody = NamespacedPid { pid: u32::MAX, namespace: None };
+        settings.set(0, settings_for(nobody, (1, 1), true), 0).map_err(refusal)?;
         while ring.next().is_some() {}
         let mut tracer = Self {
             ring,
@@ -171,7 +165,7 @@ impl Tracer {
             logger,
             backend: chosen.backend,
             probes,
-            watched_tgid: watched.pid,
+            watched: watched.process,
             faults: Sampler::new(stack_rate),
             calls: Sampler::new(stack_rate),
             told: None,
@@ -275,11 +269,8 @@ impl Tracer {
 
     fn tell_periods(&mut self) {
         let periods = (self.faults.period, self.calls.period);
-        let (fault_stack_period, call_stack_period) = periods;
         // A failure leaves the old rate: stacks carry their own weight, so nothing is wrong with them.
-        let is_fixed = u32::from(self.faults.is_fixed());
-        let watched_tgid = self.watched_tgid;
-        let settings = Settings { fault_stack_period, call_stack_period, watched_tgid, is_fixed };
+        let settings = settings_for(self.watched, periods, self.faults.is_fixed());
         if self.told != Some(periods) && self.settings.set(0, settings, 0).is_ok() {
             self.told = Some(periods);
         }
@@ -359,10 +350,17 @@ fn sum(counters: &PerCpuArray<MapData, u64>, slot: u32) -> Result<u64, MapError>
     Ok(counters.get(&slot, 0)?.iter().sum())
 }
 
-/// The probes see process ids of the initial namespace, whose inode number is fixed
-/// (Linux `include/linux/proc_ns.h`, `PROC_PID_INIT_INO`). Unknown counts as initial.
-fn in_inner_pid_namespace() -> bool {
-    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() != "pid:[4026531836]")
+/// `periods`: of page faults, and of system calls.
+fn settings_for(watched: NamespacedPid, periods: (u32, u32), is_fixed: bool) -> Settings {
+    let namespace = watched.namespace;
+    Settings {
+        fault_stack_period: periods.0,
+        call_stack_period: periods.1,
+        watched_tgid: watched.pid,
+        is_fixed: u32::from(is_fixed),
+        namespace_dev: namespace.map_or(0, |namespace| namespace.dev),
+        namespace_inode: namespace.map_or(0, |namespace| namespace.inode),
+    }
 }
 
 /// Kernels before 5.11 charge maps against the limit of locked memory. Later ones do not, and there a

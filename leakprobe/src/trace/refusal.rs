@@ -22,11 +22,6 @@ pub enum AttachError {
         /// The refusal.
         error: String,
     },
-    /// We run in a PID namespace other than the initial one.
-    #[error(
-        "leakprobe runs in a PID namespace of its own, where its probes cannot tell the process from others: run it in the host's (for example `docker run --pid=host`), or take a snapshot with --duration 0"
-    )]
-    InnerPidNamespace,
     /// The backend that was asked for does not work here.
     #[error(
         "the backend {backend} does not work here: {error}; leave --backend out to have the best one that does"
