@@ -13,6 +13,8 @@ pub mod modules;
 mod mounts;
 pub mod namespace;
 mod process;
+mod refusal;
 pub mod vdso;
 
-pub use process::{Status, Target, TargetError, Thread};
+pub use process::{Status, Target, Thread};
+pub use refusal::TargetError;

@@ -17,49 +17,7 @@ use super::maps::{self, Region};
 use super::memory::{Memory, ReadError};
 use super::mounts;
 use super::namespace::{NamespacedPid, PidNamespace};
-
-/// Why a process cannot be looked at. `main` turns these into advice and exit codes.
-#[derive(Debug, thiserror::Error)]
-pub enum TargetError {
-    /// No process has that id.
-    #[error("no such process: {pid} (`ps -e` lists those that run)")]
-    NoSuchProcess {
-        /// The id.
-        pid: i32,
-    },
-    /// The id is a thread's, and not its process's.
-    #[error("{pid} is a thread of process {process}: look at the process, whose memory it shares")]
-    IsThread {
-        /// The id.
-        pid: i32,
-        /// The process it belongs to.
-        process: i32,
-    },
-    /// A kernel thread, which has no memory of its own.
-    #[error("{pid} ({comm}) is a kernel thread: it has no memory of its own to look at")]
-    KernelThread {
-        /// The id.
-        pid: i32,
-        /// Its name.
-        comm: String,
-    },
-    /// The process ended before anything could be read.
-    #[error("process {pid} exited before anything of it was read")]
-    Exited {
-        /// The id.
-        pid: i32,
-    },
-    /// The kernel does not let us.
-    #[error(
-        "not permitted to read {object} ({error}): run as root, or with CAP_SYS_PTRACE (and CAP_SYS_ADMIN for mapped files)"
-    )]
-    NotPermitted {
-        /// What was read.
-        object: String,
-        /// The refusal.
-        error: io::Error,
-    },
-}
+use super::refusal::{TargetError, refused, thread_error};
 
 /// A thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -332,23 +290,6 @@ fn read_link(directory: BorrowedFd<'_>, name: &str) -> String {
     rustix::fs::readlinkat(directory, name, Vec::new())
         .map(|path| path.to_string_lossy().into_owned())
         .unwrap_or_default()
-}
-
-fn refused(pid: i32, name: &str, errno: Errno) -> TargetError {
-    match errno {
-        Errno::NOENT | Errno::SRCH => TargetError::Exited { pid },
-        _ => TargetError::NotPermitted { object: format!("/proc/{pid}/{name}"), error: errno.into() },
-    }
-}
-
-/// The error for an id that names no process: the thread's process, where it is a thread's.
-fn thread_error(pid: i32) -> TargetError {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let process = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
-    match process {
-        Some(process) if process != pid => TargetError::IsThread { pid, process },
-        _ => TargetError::NoSuchProcess { pid },
-    }
 }
 
 /// A kernel thread has no mm, so its status has no Vm lines (Linux `fs/proc/array.c`, `proc_pid_status`).
