@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result};
-use clap::Parser as _;
-use leakprobe::cli::{Arguments, Command, CommandLine};
+use clap::{CommandFactory as _, Parser as _};
+use leakprobe::cli::{Arguments, Chosen, Command, CommandLine};
 use leakprobe::target::TargetError;
+use leakprobe::target::by_name::{NameError, pid_of};
 use leakprobe::trace::AttachError;
 use leakprobe::watch::Progress;
 use leakprobe::{Request, run};
@@ -61,6 +62,14 @@ fn dispatch(line: &CommandLine) -> Result<ExitCode> {
         None => return look_and_report(&line.arguments),
         Some(Command::Render(arguments)) => saved::render(arguments)?,
         Some(Command::Diff(arguments)) => saved::diff(arguments)?,
+        Some(Command::Completions(arguments)) => {
+            clap_complete::generate(
+                arguments.shell,
+                &mut CommandLine::command(),
+                "leakprobe",
+                &mut io::stdout(),
+            );
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -69,27 +78,32 @@ fn look_and_report(arguments: &Arguments) -> Result<ExitCode> {
     if let Err(error) = a_second_interrupt_exits() {
         let _ = writeln!(io::stderr(), "leakprobe: ^C will only end the window: {error}");
     }
-    if arguments.verbose {
+    let look = &arguments.look;
+    if look.verbose {
         progress::log_to_stderr();
     }
     let output = Output::open(&arguments.written)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
+    let pid = match arguments.chosen() {
+        Chosen::Pid(pid) => pid,
+        Chosen::Name(name) => pid_of(name)?,
+    };
     let request = Request {
-        pid: arguments.pid(),
-        backend: arguments.backend.map(Into::into),
+        pid,
+        backend: look.backend.map(Into::into),
         duration: arguments.duration(),
-        stack_rate: arguments.stack_rate,
-        verbose: arguments.verbose,
+        stack_rate: look.stack_rate,
+        verbose: look.verbose,
         arguments: std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect(),
     };
-    let mut shown = progress::Line::new(arguments.quiet, arguments.watch);
+    let mut shown = progress::Line::new(look.quiet, look.watch);
     let outcome = runtime.block_on(run(&request, &mut |progress: Progress| shown.show(progress)));
     shown.clear();
     let outcome = outcome.inspect_err(|_| output.remove_if_empty())?;
     let report = &outcome.report;
     output.write(report, &arguments.written)?;
-    let has_grown = arguments.fail_on_growth.is_some_and(|least_bytes| report.has_grown_by(least_bytes));
+    let has_grown = look.fail_on_growth.is_some_and(|least_bytes| report.has_grown_by(least_bytes));
     Ok(if has_grown { ExitCode::from(HAS_GROWN) } else { ExitCode::SUCCESS })
 }
 
@@ -107,6 +121,11 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         } else {
             NO_SUCH_PROCESS
         };
+    }
+    match error.downcast_ref::<NameError>() {
+        Some(NameError::NoSuchName { .. }) => return NO_SUCH_PROCESS,
+        Some(NameError::NotUnique { .. }) => return USAGE,
+        None => {}
     }
     if error.is::<NoOutput>() || error.is::<NoInput>() || error.is::<NoSuchForm>() {
         return USAGE;

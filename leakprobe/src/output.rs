@@ -140,6 +140,7 @@ impl Output {
                 ColorChoice::Auto => to_terminal && !no_color(),
             },
             full_stacks: written.full_stacks,
+            top: written.top.map(usize::from),
         }
     }
 }

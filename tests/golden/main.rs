@@ -20,7 +20,7 @@ use leakprobe::report::{self, Format, GoroutineTotals, Report, Style};
 use unicode_width::UnicodeWidthStr as _;
 
 fn plain(width_columns: usize) -> Style {
-    Style { width_columns, color: false, full_stacks: false }
+    Style { width_columns, color: false, full_stacks: false, top: None }
 }
 
 fn rendered(report: &Report, format: Format, style: &Style) -> String {
@@ -67,6 +67,12 @@ fn a_race_build_with_full_stacks_and_colours() {
     check(&report, Format::Text, &full, expect_file!["expect/race_full_stacks_100.txt"]);
     let color = Style { color: true, ..plain(80) };
     check(&report, Format::Text, &color, expect_file!["expect/race_color_80.txt"]);
+}
+
+#[test]
+fn only_so_much_as_was_asked_for() {
+    let top = Style { top: Some(2), ..plain(80) };
+    check(&reports::race_leak(), Format::Text, &top, expect_file!["expect/race_top_2_80.txt"]);
 }
 
 #[test]

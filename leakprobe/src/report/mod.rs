@@ -80,6 +80,9 @@ pub struct Style {
     pub color: bool,
     /// Every frame of the call sites, in place of a summary of each.
     pub full_stacks: bool,
+    /// Owners, call sites and groups of goroutines shown at most; `None` for all owners and so many of the others as
+    /// are worth reading.
+    pub top: Option<usize>,
 }
 
 /// Writes the report. The style matters to [`Format::Text`] only; [`Format::Pprof`] is not text.

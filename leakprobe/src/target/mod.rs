@@ -5,6 +5,7 @@
 //! process's memory into the answer.
 
 pub mod build_info;
+pub mod by_name;
 pub mod cgroup;
 pub mod elf;
 pub mod maps;

@@ -79,7 +79,7 @@ fn rows(page: &mut Page<'_>, comparison: &Comparison) -> io::Result<()> {
 
 fn heap_sites(page: &mut Page<'_>, stacks: &[StackChange]) -> io::Result<()> {
     let stacks = stacks.iter().filter(|stack| stack.change.unsigned_abs() >= STACK_MIN_BYTES);
-    let stacks: Vec<&StackChange> = stacks.take(ENTRIES_MAX).collect();
+    let stacks: Vec<&StackChange> = stacks.take(page.most(ENTRIES_MAX)).collect();
     if stacks.is_empty() {
         return Ok(());
     }
@@ -94,7 +94,7 @@ fn heap_sites(page: &mut Page<'_>, stacks: &[StackChange]) -> io::Result<()> {
 fn call_sites(page: &mut Page<'_>, comparison: &Comparison) -> io::Result<()> {
     let stacks =
         comparison.call_sites.iter().filter(|stack| stack.before.max(stack.after) >= STACK_MIN_BYTES);
-    let stacks: Vec<&StackChange> = stacks.take(ENTRIES_MAX).collect();
+    let stacks: Vec<&StackChange> = stacks.take(page.most(ENTRIES_MAX)).collect();
     if stacks.is_empty() {
         return Ok(());
     }
@@ -121,7 +121,7 @@ fn goroutines(page: &mut Page<'_>, comparison: &Comparison) -> io::Result<()> {
         return Ok(());
     }
     title(page, "GOROUTINES")?;
-    for group in comparison.goroutines.iter().take(ENTRIES_MAX) {
+    for group in comparison.goroutines.iter().take(page.most(ENTRIES_MAX)) {
         let sign = if group.change < 0 { '-' } else { '+' };
         let number = format!("{sign}{}", count(group.change.unsigned_abs()));
         let state = group.wait_reason.as_deref().unwrap_or(&group.state);

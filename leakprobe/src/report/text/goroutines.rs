@@ -30,12 +30,13 @@ pub fn write(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
     let all = format!("{} with {} of stack", count(totals.count), size(totals.stack_bytes));
     let columns = page.prose_columns() - width(title);
     page.line(&[Span::new(Paint::Bold, title), Span::right(Paint::Dim, &all, columns)])?;
-    for group in report.goroutines.iter().take(GROUPS_MAX) {
+    let most = page.most(GROUPS_MAX);
+    for group in report.goroutines.iter().take(most) {
         let number = count(group.count);
         let margin = " ".repeat(COUNT_COLUMNS.saturating_sub(number.len() + 2));
         page.prose(Paint::Plain, &format!("{margin}{number}  "), &worded(group, &report.target.exe))?;
     }
-    let shown = report.goroutines.iter().take(GROUPS_MAX).map(|group| group.count);
+    let shown = report.goroutines.iter().take(most).map(|group| group.count);
     let rest = totals.count.saturating_sub(shown.fold(0, u64::saturating_add));
     if rest == 0 {
         return Ok(());

@@ -68,14 +68,15 @@ impl<'a> Held<'a> {
     }
 
     fn write(&self, page: &mut Page<'_>) -> io::Result<()> {
-        for entry in self.entries.iter().take(SITES_MAX) {
+        let most = page.most(SITES_MAX);
+        for entry in self.entries.iter().take(most) {
             entry.write_head(page, Paint::Plain)?;
             match self.grouping {
                 Grouping::ByReading => entry.write_trail(page)?,
                 Grouping::ByStack => entry.write_frames(page)?,
             }
         }
-        write_rest(page, self.entries.get(SITES_MAX..).unwrap_or_default(), self.unlisted_bytes)
+        write_rest(page, self.entries.get(most..).unwrap_or_default(), self.unlisted_bytes)
     }
 }
 

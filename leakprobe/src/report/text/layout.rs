@@ -96,6 +96,11 @@ impl<'a> Page<'a> {
         self.style.width_columns.max(NARROWEST_COLUMNS)
     }
 
+    /// How many entries of a list are shown, where `usual` are unless somebody said how many.
+    pub fn most(&self, usual: usize) -> usize {
+        self.style.top.unwrap_or(usual)
+    }
+
     /// Columns prose may have.
     pub fn prose_columns(&self) -> usize {
         if self.style.width_columns == UNWRAPPED { UNWRAPPED } else { self.columns().min(PROSE_COLUMNS) }
@@ -268,7 +273,7 @@ mod tests {
 
     #[test]
     fn colours_end_where_they_began_and_spaces_do_not_trail() {
-        let style = Style { width_columns: 80, color: true, full_stacks: false };
+        let style = Style { width_columns: 80, color: true, full_stacks: false, top: None };
         let mut out = Vec::new();
         let spans = [
             Span::left(Paint::Bold, "RSS", 6),
@@ -282,7 +287,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_line_is_wider_than_the_page(text in any::<String>(), width_columns in 0_usize..200) {
-            let style = Style { width_columns, color: false, full_stacks: false };
+            let style = Style { width_columns, color: false, full_stacks: false, top: None };
             let mut out = Vec::new();
             let mut page = Page::new(&mut out, &style);
             let columns = page.columns();

@@ -9,7 +9,7 @@ use super::headline::is_snapshot;
 use super::layout::{Page, Paint, Span, width};
 use super::owners::{Account, Owner, top_grower};
 use super::parts;
-use super::units::{change_cell, share, size, size_cell, time};
+use super::units::{change_cell, counted, share, size, size_cell, time};
 use crate::claim::{Component, Evidence};
 use crate::diagnose::GROWTH_MIN_BYTES;
 use crate::report::{ComponentRow, Report};
@@ -38,11 +38,14 @@ pub fn write(page: &mut Page<'_>, report: &Report, accounts: &[Account<'_>]) -> 
     // Red is for growth that is worth a look, or nobody looks any more.
     let top = top_grower(accounts).filter(|(top, _)| top.grown_bytes() >= Some(GROWTH_MIN_BYTES));
     let top = top.map(|(account, _)| account.owner);
+    let shown: Vec<&Account<'_>> = accounts.iter().filter(|account| !is_empty(account)).collect();
+    let (shown, others) = shown.split_at(page.most(shown.len()).min(shown.len()));
     let mut rows = Vec::new();
-    for account in accounts.iter().filter(|account| !is_empty(account)) {
+    for account in shown {
         let paint = if top == Some(account.owner) { Paint::Alarm } else { Paint::Plain };
         rows.extend(account_rows(report, account, paint));
     }
+    rows.extend(others_row(report, others));
     rows.extend(residual_row(report));
     let totals = total_rows(report);
 
@@ -119,6 +122,21 @@ fn account_rows(report: &Report, account: &Account<'_>, growth_paint: Paint) -> 
             std::iter::once(row).chain(lines).collect()
         }
     }
+}
+
+/// The owners that were not asked for, as one line: the table still adds up.
+fn others_row(report: &Report, others: &[&Account<'_>]) -> Option<Row> {
+    let rss_bytes = others.iter().map(|account| account.rss_bytes).fold(0, u64::saturating_add);
+    let growth_bytes = others.iter().map(|account| account.growth_bytes).sum::<Option<i64>>();
+    (!others.is_empty()).then(|| Row {
+        label: counted(others.len() as u64, "other owner", "other owners"),
+        label_paint: Paint::Dim,
+        resident: size_cell(rss_bytes),
+        share: share(rss_bytes, report.rss.end),
+        growth: change_cell(growth_bytes),
+        growth_paint: Paint::Plain,
+        known_by: String::new(),
+    })
 }
 
 fn part_row(part: &ComponentRow) -> Row {

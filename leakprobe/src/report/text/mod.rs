@@ -63,7 +63,7 @@ pub fn footing(report: &Report) -> Vec<String> {
 }
 
 fn lines(write: impl Fn(&mut Page<'_>) -> io::Result<()>) -> Vec<String> {
-    let style = Style { width_columns: UNWRAPPED, color: false, full_stacks: false };
+    let style = Style { width_columns: UNWRAPPED, color: false, full_stacks: false, top: None };
     let mut text = Vec::new();
     // Writing to memory does not fail.
     let written = write(&mut Page::new(&mut text, &style));

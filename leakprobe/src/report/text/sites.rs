@@ -16,7 +16,7 @@ use crate::claim::Component;
 use crate::diagnose::GROWTH_MIN_BYTES;
 use crate::report::{HEAP_PROFILE, Report, SMALLER_SITES};
 
-/// Entries shown; JSON has all of them.
+/// Entries usually shown; JSON has all of them.
 const SITES_MAX: usize = 10;
 
 /// Which call sites are one entry.
@@ -84,7 +84,8 @@ impl<'a> Sites<'a> {
         let title = "WHO MAKES IT GROW";
         let columns = page.prose_columns() - width(title);
         page.line(&[Span::new(Paint::Bold, title), Span::right(Paint::Dim, &known, columns)])?;
-        for (index, entry) in self.entries.iter().take(SITES_MAX).enumerate() {
+        let most = page.most(SITES_MAX);
+        for (index, entry) in self.entries.iter().take(most).enumerate() {
             let is_alarming = index == 0 && entry.bytes >= GROWTH_MIN_BYTES;
             entry.write_head(page, if is_alarming { Paint::Alarm } else { Paint::Plain })?;
             match self.grouping {
@@ -95,7 +96,7 @@ impl<'a> Sites<'a> {
         if self.entries.is_empty() {
             return page.prose(Paint::Plain, "  ", "No call site was recorded.");
         }
-        let rest = self.entries.get(SITES_MAX..).unwrap_or_default();
+        let rest = self.entries.get(most..).unwrap_or_default();
         write_rest(page, rest, self.unlisted_bytes)?;
         heap_profile(report).map_or(Ok(()), |text| page.prose(Paint::Dim, "  ", &text))
     }

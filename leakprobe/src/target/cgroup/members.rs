@@ -41,7 +41,7 @@ pub struct Member {
 /// All processes but `pid` in the cgroup of `folder`.
 pub fn others(folder: &Path, pid: i32) -> Others {
     let mut members: Vec<Member> =
-        pids(folder).into_iter().filter(|other| *other != pid).filter_map(member).collect();
+        pids(folder).into_iter().filter(|other| *other != pid).filter_map(Member::of).collect();
     members.sort_by(|a, b| b.rss.cmp(&a.rss).then(a.pid.cmp(&b.pid)));
     let processes = members.len() as u64;
     let rss = members.iter().map(|member| member.rss).sum();
@@ -77,12 +77,14 @@ fn below(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// `None` where the process has gone.
-fn member(pid: i32) -> Option<Member> {
-    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    Some(Member { pid, comm: comm.trim_end().to_owned(), rss: pages.checked_mul(PAGE_BYTES)? })
+impl Member {
+    /// What it has now; `None` where it has gone.
+    pub fn of(pid: i32) -> Option<Self> {
+        let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+        let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+        let comm = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        Some(Self { pid, comm: comm.trim_end().to_owned(), rss: pages.checked_mul(PAGE_BYTES)? })
+    }
 }
 
 #[cfg(test)]
