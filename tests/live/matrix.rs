@@ -1,14 +1,12 @@
 //! A matrix of builds of one program: each is measured, whatever became of those before it, and what was measured goes
 //! between two marks of the document that LEAKPROBE_TABLE names.
 
+use std::env;
 use std::fmt::Display;
 use std::path::Path;
-use std::{env, fs};
 
 use anyhow::{Context as _, Result, ensure};
-
-const BEGIN: &str = "<!-- measured: written by `cargo xtask test --all`, not by hand -->\n";
-const END: &str = "<!-- measured: end -->\n";
+use leakprobe_tests::document;
 
 /// Measures every build; `measure` gives what goes into the table, and what is wrong with it.
 pub(crate) fn check<Build: Copy + Display, Cell>(
@@ -28,18 +26,8 @@ pub(crate) fn check<Build: Copy + Display, Cell>(
         }
     }
     if let Some(file) = env::var_os("LEAKPROBE_TABLE") {
-        write(Path::new(&file), &table(&cells))?;
+        document::write_table(Path::new(&file), "cargo xtask test --all", &table(&cells))?;
     }
     ensure!(failures.is_empty(), "{}", failures.join("\n"));
     Ok(())
-}
-
-/// Puts the table between the marks of the document.
-fn write(document: &Path, table: &str) -> Result<()> {
-    let text = fs::read_to_string(document).with_context(|| format!("read {}", document.display()))?;
-    let missing = || format!("find the marks for the table in {}", document.display());
-    let (before, rest) = text.split_once(BEGIN).with_context(missing)?;
-    let (_, after) = rest.split_once(END).with_context(missing)?;
-    let text = format!("{before}{BEGIN}{table}{END}{after}");
-    fs::write(document, text).with_context(|| format!("write {}", document.display()))
 }

@@ -7,6 +7,8 @@ use anyhow::{Context, Result, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::places;
+
 /// The moment at which waiting becomes a failure.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
@@ -22,7 +24,7 @@ impl Deadline {
 
     /// Long enough for anything here on a machine that does three other things as well.
     pub fn usual() -> Self {
-        Self::after(Duration::from_secs(60))
+        Self::after(Duration::from_secs(60) * places::slowness())
     }
 
     /// Whether it is over.

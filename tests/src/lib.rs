@@ -6,8 +6,10 @@
 
 pub mod compile;
 pub mod deadline;
+pub mod document;
 pub mod expect;
 pub mod folder;
+pub mod kernels;
 pub mod lines;
 pub mod places;
 pub mod probe;

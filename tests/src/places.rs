@@ -59,6 +59,21 @@ pub fn backend() -> Option<OsString> {
     env::var_os("LEAKPROBE_BACKEND")
 }
 
+/// LEAKPROBE_KERNEL: which kernel of `tests/kernels.toml` this is, in a test machine of `cargo xtask vm`; else the host's.
+pub fn kernel() -> String {
+    env::var("LEAKPROBE_KERNEL").unwrap_or_else(|_| crate::kernels::HOST.to_owned())
+}
+
+/// LEAKPROBE_PREBUILT: the programs are there and no compiler is, in a test machine.
+pub fn is_prebuilt() -> bool {
+    env::var_os("LEAKPROBE_PREBUILT").is_some()
+}
+
+/// LEAKPROBE_SLOWNESS: how many times longer than usual everything may take here, where the processor is emulated.
+pub fn slowness() -> u32 {
+    env::var("LEAKPROBE_SLOWNESS").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
 /// What is fetched once for all clones of this repository.
 pub fn cache() -> Result<PathBuf> {
     let caches = match env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()) {

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::places;
+use crate::{compile, places};
 
 const ALLOCATORS: [&str; 3] = ["mimalloc2", "mimalloc", "jemalloc"];
 
@@ -21,17 +21,20 @@ pub fn build(name: &str) -> Result<PathBuf> {
     let program = allocator.map_or(whole, |allocator| &whole[allocator.len() + 1..]);
     // Allocators exclude each other, so each has a folder of its own.
     let target = places::target().join("workloads/rust").join(allocator.unwrap_or("system"));
+    let built = target.join("release").join(program);
+    let stripped = target.join("release").join(format!("stripped_{program}"));
+    if places::is_prebuilt() {
+        return compile::prebuilt(if is_stripped { stripped } else { built });
+    }
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--quiet", "--release", "--locked", "--bin", program, "--target-dir"]).arg(&target);
     cargo.args(allocator.map(|allocator| format!("--features={allocator}")));
     // Nothing of the build that this is a part of may leak in.
     cargo.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     run(cargo.current_dir(places::repository().join("tests/workloads/rust")), name)?;
-    let built = target.join("release").join(program);
     if !is_stripped {
         return Ok(built);
     }
-    let stripped = target.join("release").join(format!("stripped_{program}"));
     run(Command::new("strip").arg(&built).arg("-o").arg(&stripped), name)?;
     Ok(stripped)
 }

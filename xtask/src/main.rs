@@ -13,6 +13,7 @@ mod fuzz;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -50,6 +51,20 @@ enum Verb {
         /// Go on after a step that failed
         #[arg(long)]
         keep_going: bool,
+    },
+    /// Run live tests on other kernels, in QEMU, after the host (needs root)
+    Vm {
+        /// This kernel, as 5.10; may be given several times; all, if it is not given
+        #[arg(long)]
+        kernel: Vec<String>,
+        /// With this backend, as leakprobe's --backend; the one that leakprobe chooses, if it is not given
+        #[arg(long)]
+        backend: Vec<String>,
+        /// Every test with every backend that a kernel has; writes the table in docs/kernels.md
+        #[arg(long)]
+        all: bool,
+        /// Tests with one of these in their names; a selection, if there is none
+        filter: Vec<String>,
     },
     /// Damage what leakprobe reads in every way libFuzzer can think of (needs root and g++)
     Fuzz {
@@ -93,6 +108,9 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Setup { all } => setup::run(if all { Releases::All } else { Releases::Corners }),
         Verb::Demo { keep } => demo::run(keep),
         Verb::Test { all, keep_going } => test::run(all, keep_going),
+        Verb::Vm { kernel, backend, all, filter } => {
+            vm::run(&vm::Wanted { kernels: kernel, backends: backend, all, filter })
+        }
         Verb::Fuzz { minutes } => fuzz::run(minutes),
         Verb::Tidy => tidy::run(),
         Verb::Bless => bless::run(),

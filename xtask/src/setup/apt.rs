@@ -15,7 +15,7 @@ use crate::command::{ask, command, find_program, is_root, quietly};
 const MAY_BE_REPLACED: [&str; 1] = ["busybox"];
 
 /// Whether this machine has apt-get.
-pub(super) fn is_here() -> bool {
+pub(crate) fn is_here() -> bool {
     find_program("apt-get").is_some()
 }
 
@@ -66,7 +66,7 @@ fn fit(packages: &[&str]) -> bool {
     lost_by(&[], packages).is_ok_and(|lost| lost.is_empty())
 }
 
-pub(super) fn with_options<'a>(options: &'a [String], arguments: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn with_options<'a>(options: &'a [String], arguments: &[&'a str]) -> Vec<&'a str> {
     options.iter().map(String::as_str).chain(arguments.iter().copied()).collect()
 }
 
@@ -87,7 +87,12 @@ pub(super) fn download(packages: &[&str], folder: &Path) -> Result<()> {
         "the package lists of this machine have no {}: run `apt-get update`; it is Debian 12 that has them",
         unknown.join(", ")
     );
-    let mut download = command("apt-get", &[&["download"], packages].concat());
+    download_with(&[], packages, folder)
+}
+
+/// The same from lists of our own.
+pub(crate) fn download_with(options: &[String], packages: &[&str], folder: &Path) -> Result<()> {
+    let mut download = command("apt-get", &with_options(options, &[&["download"], packages].concat()));
     download.current_dir(folder);
     quietly(download).with_context(|| format!("fetch {}", packages.join(" and ")))?;
     Ok(())
@@ -97,7 +102,7 @@ fn install_arguments<'a>(packages: &[&'a str]) -> Vec<&'a str> {
     [&["install", "--yes", "--no-install-recommends"], packages].concat()
 }
 
-pub(super) fn apt_get(arguments: &[&str]) -> Result<String> {
+pub(crate) fn apt_get(arguments: &[&str]) -> Result<String> {
     let mut apt_get = command("apt-get", arguments);
     // No question, and messages in the language that is parsed below.
     apt_get.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C");

@@ -14,45 +14,73 @@ use crate::command::ask;
 
 /// The package lists of the suite of backports, beside those of the machine and not among them.
 pub(super) struct Backports {
-    folder: PathBuf,
+    lists: Lists,
     suite: String,
 }
 
 impl Backports {
     /// `None` where the machine's sources list has no Debian release that could have such a suite.
     pub(super) fn fetch() -> Result<Option<Self>> {
-        let sources = ask("apt-get", &["indextargets", "--format", SOURCE_FORMAT]).unwrap_or_default();
+        let sources = machine_sources();
         let Some((address, release)) = debian_release(&sources) else { return Ok(None) };
-        let folder = places::cache()?.join(format!("backports-{}", std::process::id()));
-        let this = Self { folder, suite: format!("{release}-backports") };
-        let lists = this.folder.join("lists/partial");
-        fs::create_dir_all(&lists).with_context(|| format!("create {}", lists.display()))?;
+        let suite = format!("{release}-backports");
         // In place of the machine's own list, so with what that has; its folder of lists stays.
         let own = fs::read_to_string("/etc/apt/sources.list").unwrap_or_default();
-        let list = format!("{own}\ndeb {address} {} main\n", this.suite);
-        let file = this.folder.join("sources.list");
-        fs::write(&file, list).with_context(|| format!("write {}", file.display()))?;
-        apt_get(&with_options(&this.options(), &["update"])).with_context(|| {
-            format!("fetch the package lists of {}, which this machine has packages of", this.suite)
-        })?;
-        Ok(Some(this))
+        let lists =
+            Lists::fetch(&format!("{own}\ndeb {address} {suite} main\n"), &[]).with_context(|| {
+                format!("fetch the package lists of {suite}, which this machine has packages of")
+            })?;
+        Ok(Some(Self { lists, suite }))
     }
 
     /// What makes apt-get see that suite, and prefer it.
     pub(super) fn options(&self) -> Vec<String> {
-        let folder = self.folder.display();
-        vec![
-            format!("-oDir::Etc::sourcelist={folder}/sources.list"),
-            format!("-oDir::State::lists={folder}/lists"),
-            format!("-oAPT::Default-Release={}", self.suite),
-        ]
+        let mut options = self.lists.options().to_vec();
+        options.push(format!("-oAPT::Default-Release={}", self.suite));
+        options
     }
 }
 
-impl Drop for Backports {
+/// Package lists of our own, in a folder that is removed with the value; the machine's stay as they are.
+pub(crate) struct Lists {
+    folder: PathBuf,
+    options: Vec<String>,
+}
+
+impl Lists {
+    /// Fetches what `sources`, in the format of sources.list(5), has in store; `options` are apt-get's.
+    pub(crate) fn fetch(sources: &str, options: &[&str]) -> Result<Self> {
+        let folder = places::cache()?.join(format!("package-lists-{}", std::process::id()));
+        let mut this = Self { folder, options: options.iter().map(|&option| option.to_owned()).collect() };
+        let lists = this.folder.join("lists/partial");
+        fs::create_dir_all(&lists).with_context(|| format!("create {}", lists.display()))?;
+        let file = this.folder.join("sources.list");
+        fs::write(&file, sources).with_context(|| format!("write {}", file.display()))?;
+        this.options.push(format!("-oDir::Etc::sourcelist={}", file.display()));
+        this.options.push(format!("-oDir::State::lists={}/lists", this.folder.display()));
+        apt_get(&with_options(&this.options, &["update"]))?;
+        Ok(this)
+    }
+
+    /// What makes apt-get and apt-cache see these.
+    pub(crate) fn options(&self) -> &[String] {
+        &self.options
+    }
+}
+
+impl Drop for Lists {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.folder).ok();
     }
+}
+
+/// Where this machine has Debian's own packages from.
+pub(crate) fn debian_address() -> Option<String> {
+    debian_release(&machine_sources()).map(|(address, _)| address.to_owned())
+}
+
+fn machine_sources() -> String {
+    ask("apt-get", &["indextargets", "--format", SOURCE_FORMAT]).unwrap_or_default()
 }
 
 /// A line a source of packages: address, code name of the release, component.

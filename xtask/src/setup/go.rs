@@ -6,11 +6,12 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use leakprobe_tests::places::{self, GO_VERSIONS, NEWEST_GO, OLDEST_GO};
 
+use super::unpacked::{self, Unfinished, files_in};
 use super::{Action, Need, apt};
 use crate::command::{ask, command, quietly};
 
@@ -112,11 +113,7 @@ fn unpack_packages(folder: &Path, unpacked: &Path) -> Result<()> {
     let packages = folder.join("packages");
     fs::create_dir(&packages).with_context(|| format!("create {}", packages.display()))?;
     apt::download(&OLDEST_PACKAGES, &packages)?;
-    for package in files_in(&packages)? {
-        let mut extract = command("dpkg-deb", &["--extract"]);
-        extract.arg(&package).arg(unpacked);
-        quietly(extract)?;
-    }
+    unpacked::unpack_packages(&packages, unpacked)?;
     ensure!(
         unpacked.join(OLDEST_FOLDER).join("VERSION").is_file(),
         "Debian's packages {} have no {OLDEST_FOLDER}",
@@ -125,15 +122,6 @@ fn unpack_packages(folder: &Path, unpacked: &Path) -> Result<()> {
     // Its parts are links to each other by relative paths, so it stays where it is.
     let link = unpacked.join("go");
     symlink(OLDEST_FOLDER, &link).with_context(|| format!("create the link {}", link.display()))
-}
-
-fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let list = || format!("list {}", folder.display());
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).with_context(list)? {
-        files.push(entry.with_context(list)?.path());
-    }
-    Ok(files)
 }
 
 fn make_executable(folder: &Path) -> Result<()> {
@@ -146,24 +134,4 @@ fn make_executable(folder: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A folder that is removed with everything in it, however the fetching ends.
-struct Unfinished {
-    folder: PathBuf,
-}
-
-impl Unfinished {
-    fn create(beside: &Path, version: &str) -> Result<Self> {
-        let folder = beside.join(format!("unfinished-{version}-{}", std::process::id()));
-        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-        Ok(Self { folder })
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        // It may be half gone already, and the error that matters is on its way up.
-        fs::remove_dir_all(&self.folder).ok();
-    }
 }

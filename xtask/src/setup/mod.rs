@@ -3,12 +3,13 @@
 //! It looks at everything before it changes anything: a machine on which it may not install gets the
 //! whole list of commands at once, and never half of a set-up.
 
-mod apt;
-mod backports;
+pub(crate) mod apt;
+pub(crate) mod backports;
 mod bpf;
 mod clang;
 mod go;
 mod machine;
+pub(crate) mod unpacked;
 
 use std::collections::BTreeSet;
 
