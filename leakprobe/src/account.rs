@@ -2,14 +2,14 @@
 //! names it asks the symbolizer for.
 
 mod files;
+pub mod goroutines;
 pub mod held;
 mod malloc;
 pub mod sites;
 pub mod stacks;
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use self::files::Files;
 use crate::attribute::growth::{claims_before_moves, claims_from_stacks, new_pages};
@@ -18,18 +18,12 @@ use crate::attribute::sites::{Growth, Sites};
 use crate::attribute::slack;
 use crate::claim::{Claim, Component, Evidence};
 use crate::look::Look;
-use crate::report::{
-    ComponentRow, GoroutineGroup, GoroutineTotals, Malloc, PartRow, Rss, RssCounters, Unaccounted,
-};
+use crate::report::{ComponentRow, Malloc, PartRow, Rss, RssCounters, Unaccounted};
 use crate::runtimes::code::CodeRoles;
-use crate::runtimes::go::goroutines::Goroutines;
+use crate::runtimes::go::goroutines::StackPages;
 use crate::snapshot::Snapshot;
-use crate::symbolize::Symbolizer;
 use crate::target::modules::Module;
 use crate::trace::recording::Recording;
-
-/// Groups of goroutines in the report.
-const MAX_GOROUTINE_GROUPS: usize = 200;
 
 /// The ledgers of the window's two ends, and what grew between them.
 pub struct Account {
@@ -39,6 +33,8 @@ pub struct Account {
     pub start: Option<Ledger>,
     /// Growth by stack, largest first.
     pub sites: Sites,
+    /// Where goroutine stacks are resident.
+    pub goroutine_stacks: StackPages,
     /// What malloc's blocks add up to.
     pub malloc: Option<Malloc>,
     /// Resident bytes that hold nothing live, of the components that were looked into.
@@ -71,13 +67,17 @@ pub fn draw_up(
     let start_owners = start.map(|start| Owners::weigh_at_the_time(&start.claims, &claims));
     let start_ledger =
         start.zip(start_owners.as_ref()).map(|(start, owners)| Ledger::draw_up(&start.snapshot, owners));
+    let gained = start.map(|start| new_pages(&start.snapshot.runs, &end.snapshot.runs)).unwrap_or_default();
     let sites = match (start.zip(start_owners.as_ref()), recording) {
         (Some((start, start_owners)), Some(recording)) => {
             let (start, end) = (&start.snapshot, &end.snapshot);
-            let gained = new_pages(&start.runs, &end.runs);
             Growth { start, start_owners, end, owners: &owners, recording }.call_sites(&gained)
         }
         _ => Sites::default(),
+    };
+    let goroutine_stacks = StackPages {
+        resident: owners.pages_of(Component::GoStacks, &end.snapshot.runs),
+        gained: owners.pages_of(Component::GoStacks, &gained),
     };
     let slack = slack::by_component(&end.slack, &owners, &end.snapshot.runs);
     let end_ledger = Ledger::draw_up(&end.snapshot, &owners);
@@ -90,7 +90,7 @@ pub fn draw_up(
     let malloc = malloc::blocks(start, end, reused_bytes);
     let files = Files::of(start.zip(start_ledger.as_ref()), (end, &end_ledger), modules);
     let stacks = stacks::parts(start, end);
-    Account { end: end_ledger, start: start_ledger, sites, slack, files, stacks, malloc }
+    Account { end: end_ledger, start: start_ledger, sites, goroutine_stacks, slack, files, stacks, malloc }
 }
 
 impl Account {
@@ -169,34 +169,6 @@ impl Account {
             locked: end.usages.iter().map(|usage| usage.locked_bytes).sum(),
             ksm: end.usages.iter().filter_map(|usage| usage.ksm_bytes).reduce(u64::saturating_add),
         }
-    }
-}
-
-/// The groups of most goroutines, with names; of all runtimes together.
-pub fn named_goroutines(found: &[Goroutines], symbolizer: &mut Symbolizer<'_>) -> Vec<GoroutineGroup> {
-    let mut groups: Vec<_> =
-        found.iter().flat_map(|it| it.groups.iter().map(move |group| (it, group))).collect();
-    groups.sort_by_key(|(_, group)| Reverse(group.count));
-    let named = groups.into_iter().take(MAX_GOROUTINE_GROUPS).map(|(runtime, group)| GoroutineGroup {
-        count: group.count,
-        state: group.state.word().into(),
-        wait_reason: group.reason.and_then(|reason| runtime.reasons.get(&reason).cloned()),
-        waiting_seconds: group.longest_wait_ns.map(|ns| Duration::from_nanos(ns).as_secs_f64()),
-        stack_bytes: group.stack_bytes,
-        frames: symbolizer.frames(group.code_addrs.iter().copied()),
-        created_by: symbolizer.frames(group.creator_addr.into_iter()).into_iter().next(),
-    });
-    named.collect()
-}
-
-/// All of them together.
-pub fn goroutine_totals(found: &[Goroutines]) -> GoroutineTotals {
-    let sum = |field: fn(&Goroutines) -> u64| found.iter().map(field).sum();
-    GoroutineTotals {
-        count: sum(|it| it.count),
-        stack_bytes: sum(|it| it.stack_bytes),
-        system: sum(|it| it.system),
-        dead: sum(|it| it.dead),
     }
 }
 

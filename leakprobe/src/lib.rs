@@ -37,7 +37,7 @@ use self::look::{Look, look};
 use self::report::{GoroutinesStarted, Report};
 use self::runtimes::Runtimes;
 use self::runtimes::go::GoRuntime;
-use self::runtimes::go::goroutines::Goroutines;
+use self::runtimes::go::goroutines::{Goroutines, StackPages};
 use self::symbolize::Symbolizer;
 use self::target::{Target, TargetError, modules};
 use self::trace::backend::Backend;
@@ -110,11 +110,13 @@ pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Ou
     let call_sites = account.named_sites(&window.recording, &mut symbolizer);
     let call_sites = account::held::with_allocations(call_sites, start, end, &mut symbolizer);
     let heap_profile = account::held::heap_profile(start, end, &mut symbolizer);
-    let goroutines = read_goroutines(&target, &runtimes, window.ended_early, &mut gaps);
+    let goroutines =
+        read_goroutines(&target, &runtimes, window.ended_early, &account.goroutine_stacks, &mut gaps);
+    let call_sites = account::goroutines::with_stacks(call_sites, &goroutines, &mut symbolizer);
     let mut report = host::report(request, &target, &runtimes, &account, end);
     if !goroutines.is_empty() {
-        report.goroutines = account::named_goroutines(&goroutines, &mut symbolizer);
-        report.goroutine_totals = Some(account::goroutine_totals(&goroutines));
+        report.goroutines = account::goroutines::named(&goroutines, start.is_some(), &mut symbolizer);
+        report.goroutine_totals = Some(account::goroutines::totals(&goroutines));
     }
     report.window = report::Window { started_at: account::rfc3339(started_at), seconds: window.seconds };
     report.host.backend = window.probes.as_ref().map_or("none", |probes| probes.backend().word()).into();
@@ -238,16 +240,17 @@ fn watched(target: &Target, runtimes: &Runtimes, race_text: &[AddrRange]) -> Res
     })
 }
 
-/// What the goroutines of each Go runtime do now. What cannot be read is a gap.
+/// What the goroutines of each Go runtime do now, whose stacks lie on `stack_pages`. What cannot be read is a gap.
 fn read_goroutines(
     target: &Target,
     runtimes: &Runtimes,
     is_gone: bool,
+    stack_pages: &StackPages,
     gaps: &mut Vec<Gap>,
 ) -> Vec<Goroutines> {
     let mut all = Vec::new();
     for go in runtimes.go.iter().filter(|_| !is_gone) {
-        match go.goroutines(target, &runtimes.plugins, host::monotonic_ns()) {
+        match go.goroutines(target, &runtimes.plugins, stack_pages, host::monotonic_ns()) {
             Ok(found) => {
                 gaps.extend(found.gaps());
                 all.push(found);

@@ -5,8 +5,8 @@ use leakprobe::claim::{Component, Evidence};
 use leakprobe::diagnose::diagnose;
 use leakprobe::diagnose::trend::trend;
 use leakprobe::report::{
-    CallSite, Events, Frame, GoroutineGroup, GoroutineTotals, GoroutinesStarted, HeapProfile, OutsideRss,
-    Probe, Report, RuntimeInfo, Tracing, Trend, Unaccounted,
+    CallSite, Events, Frame, GOROUTINES, GoroutineGroup, GoroutineTotals, GoroutinesStarted, HeapProfile,
+    OutsideRss, Probe, Report, RuntimeInfo, Tracing, Trend, Unaccounted,
 };
 
 use crate::parts::{
@@ -129,6 +129,7 @@ pub fn goroutine_leak() -> Report {
     let mut report = base("jobs", "/srv/jobs", go("go1.27.3", false));
     report.components = vec![
         row(Component::GoHeapInUse, 310 * MIB, Some(12 * MIB as i64), Evidence::Structure),
+        row(Component::GoStacks, 199 * MIB, Some(7 * MIB as i64), Evidence::Structure),
         row(Component::FileExe, 9 * MIB, Some(0), Evidence::Mapping),
     ];
     let group =
@@ -140,6 +141,8 @@ pub fn goroutine_leak() -> Report {
                 wait_reason: reason.map(str::to_owned),
                 waiting_seconds: reason.map(|_| 7300.0),
                 stack_bytes: count * 2 * KIB,
+                stack_rss: count * 2 * KIB,
+                stack_growth: Some(count * 64),
                 frames: frames(functions),
                 created_by: frames(&[creator]).pop(),
             }
@@ -155,6 +158,18 @@ pub fn goroutine_leak() -> Report {
         group(2, "running", None, &[], start),
         group(1, "runnable", None, &[worker], start),
         group(1, "leaked", Some("select"), &[parked, worker], start),
+    ];
+    let told = CallSite {
+        source: GOROUTINES.into(),
+        faults: 0,
+        weight: 0.0,
+        ..site(Component::GoStacks, 0, &[], &[])
+    };
+    let frames = site(Component::GoStacks, 0, &[], &[parked, worker, start]).frames;
+    let others = "stacks of goroutines that ended, kept for new ones, or of the runtime's own";
+    report.call_sites = vec![
+        CallSite { bytes: 6 * MIB, frames, ..told.clone() },
+        CallSite { bytes: MIB, note: Some(others.into()), ..told },
     ];
     let totals = GoroutineTotals { count: 101_529, stack_bytes: 203_058 * KIB, system: 6, dead: 40 };
     report.goroutine_totals = Some(totals);

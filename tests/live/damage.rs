@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use leakprobe::runtimes::Runtimes;
+use leakprobe::runtimes::go::goroutines::StackPages;
 use leakprobe::target::maps::Region;
 use leakprobe::target::memory::{Memory, ReadError};
 use leakprobe::target::modules::{self, Module};
@@ -85,7 +86,8 @@ impl Image {
     /// the runtimes looked for once more, in the damaged memory.
     pub fn read_all(&self, memory: &dyn Memory) -> usize {
         let read = self.runtimes.read(memory, &self.modules, &self.regions, &self.threads);
-        let goroutines = self.runtimes.go.first().map(|go| go.goroutines(memory, &[], 1 << 50));
+        let goroutines =
+            self.runtimes.go.first().map(|go| go.goroutines(memory, &[], &StackPages::default(), 1 << 50));
         let ranges = self.runtimes.go.first().map(|go| go.heap_ranges(memory));
         let found = goroutines.is_some_and(|found| found.is_ok()) as usize;
         read.findings.claims.len() + found + ranges.map_or(0, |ranges| ranges.map_or(0, |list| list.len()))

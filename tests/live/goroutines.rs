@@ -4,6 +4,8 @@ use anyhow::{Context, Result, ensure};
 use leakprobe_tests::{Probe, Workload, expect};
 use serde_json::Value;
 
+use crate::sites::{bytes_from, has_function};
+
 /// Groups of the three places: the function, how it waits, and the program's word for how many.
 const PLACES: [(&str, &str, &str); 3] = [
     ("main.receiveForEver", "chan receive", "receivers"),
@@ -30,6 +32,42 @@ fn all_goroutines_are_counted_where_they_wait() -> Result<()> {
     let gaps = report["gaps"].as_array().into_iter().flatten();
     let mut torn = gaps.filter(|gap| gap["what"].as_str().is_some_and(|what| what.contains("goroutine")));
     ensure!(torn.next().is_none(), "goroutines that wait were torn: {}", report["gaps"]);
+    Ok(())
+}
+
+#[test]
+fn new_stacks_are_the_goroutines_that_have_them() -> Result<()> {
+    let mut workload = Workload::start("go/goroutines")?;
+    let mut probe = Probe::start(&workload, &["--duration", "60s"])?;
+    probe.wait_until_watching()?;
+    let truth = workload.ask("start 20000")?;
+    let report = probe.report_now()?;
+    let mut told_bytes = 0;
+    for (function, _, word) in PLACES {
+        let group = group_in(&report, function)?;
+        let (held_bytes, new_bytes) =
+            (expect::number(group, "/stack_rss")?, expect::number(group, "/stack_growth")?);
+        ensure!(new_bytes <= held_bytes, "new is what is there: {group}");
+        let bytes = bytes_from(&report, "goroutines", function).cast_signed();
+        ensure!(bytes == new_bytes, "{function} has {bytes} and {new_bytes} bytes of new stacks");
+        let least_bytes = expect::number(&truth, &format!("/{word}"))? * 2048;
+        ensure!(bytes * 100 >= least_bytes * 95, "{bytes} of {least_bytes} bytes are in {function}");
+        told_bytes += bytes;
+    }
+    let new_bytes = expect::number(&truth, "/new_stacks")?;
+    ensure!(
+        told_bytes.abs_diff(new_bytes) * 20 <= new_bytes.unsigned_abs(),
+        "{told_bytes} bytes of new stacks are told, there are {new_bytes}"
+    );
+    let sites = report["call_sites"].as_array().into_iter().flatten();
+    for site in sites.filter(|site| site["component"] == "go.stacks" && has_function(site, "runtime.gopark"))
+    {
+        let outermost = site["frames"].as_array().and_then(|frames| frames.last());
+        ensure!(
+            outermost.is_some_and(|frame| frame["function"] == "main.startAll"),
+            "goroutines come from a go statement: {site}"
+        );
+    }
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use leakprobe::account;
 use leakprobe::attribute::ledger::Ledger;
 use leakprobe::claim::{Component, Gap};
+use leakprobe::runtimes::go::goroutines::StackPages;
 use leakprobe::snapshot::Snapshot;
 use leakprobe_tests::compile::{GoBuild, Kind, Symbols};
 use leakprobe_tests::places::NEWEST_GO;
@@ -54,7 +55,7 @@ fn looked_at_two_hundred_times(kind: Kind) -> Result<()> {
         components_are_sane(&ledger)?;
         ensure!(mapped_bytes(&look, Component::GoHeapInUse) < GIB, "look {number}: a heap of a gigabyte");
         let go = inside.runtimes.go.first().context("the Go runtime was found")?;
-        let goroutines = go.goroutines(&inside.target, &[], 1 << 62)?;
+        let goroutines = go.goroutines(&inside.target, &[], &StackPages::default(), 1 << 62)?;
         // One that ends and whose structure is used again at once may be met twice.
         ensure!(
             goroutines.count <= 2 * most_goroutines,

@@ -22,6 +22,12 @@ pub(crate) fn bytes_of(report: &Value, function: &str, cause: Option<&str>) -> u
     sum(sites(report).filter(is_meant), "bytes")
 }
 
+/// What stacks of this source with this function hold.
+pub(crate) fn bytes_from(report: &Value, source: &str, function: &str) -> u64 {
+    let is_meant = |site: &&Value| site["source"] == source && has_function(site, function);
+    sum(sites(report).filter(is_meant), "bytes")
+}
+
 /// The bounds of all rows with this function, as if they were independent.
 pub(crate) fn error_bytes_of(report: &Value, function: &str) -> Option<u64> {
     let errors = sites(report).filter(|site| has_function(site, function));

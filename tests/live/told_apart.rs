@@ -1,10 +1,11 @@
 //! One leak, one owner: each program leaks in one way, and the row that grows is that way's, by as much
 //! as the program says of itself.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use leakprobe_tests::{Probe, Workload, expect};
+use serde_json::Value;
 
-use crate::sites::has_function;
+use crate::sites::{bytes_from, has_function};
 
 /// Each leak is told in three portions of uneven size: what is seen is a sum, not one mapping.
 const PORTIONS: [u64; 3] = [8, 12, 17];
@@ -21,6 +22,11 @@ enum Before {
 }
 
 fn told_apart(name: &str, component: &str, before: Before) -> Result<()> {
+    watched(name, component, before).map(drop)
+}
+
+/// The report, and what the program leaked meanwhile.
+fn watched(name: &str, component: &str, before: Before) -> Result<(Value, u64)> {
     let mut workload = Workload::start(name)?;
     let leaked_before = workload.hello["leaked_bytes"].as_u64().unwrap_or(0);
     let mut probe = Probe::start(&workload, &["--duration", "60s"])?;
@@ -36,9 +42,10 @@ fn told_apart(name: &str, component: &str, before: Before) -> Result<()> {
     let share = if name.starts_with("go/") { 50 } else { 100 };
     expect::others_stayed(&report, component, (truth / share).max(SMALL_BYTES))?;
     match before {
-        Before::Owned => expect::holds(&report, component, leaked_before + truth),
-        Before::NotSeen => expect::holds(&report, component, truth),
+        Before::Owned => expect::holds(&report, component, leaked_before + truth)?,
+        Before::NotSeen => expect::holds(&report, component, truth)?,
     }
+    Ok((report, truth))
 }
 
 #[test]
@@ -69,8 +76,15 @@ fn an_mmap_leak_is_c_mmap() -> Result<()> {
 }
 
 #[test]
-fn deep_thread_stacks_are_thread_stacks() -> Result<()> {
-    told_apart("c/thread_stacks", "thread.stacks", Before::Owned)
+fn deep_thread_stacks_are_whose_that_made_the_threads() -> Result<()> {
+    let (report, truth) = watched("c/thread_stacks", "thread.stacks", Before::Owned)?;
+    let bytes = bytes_from(&report, "thread_creation", "start_threads");
+    ensure!(
+        bytes.abs_diff(truth) <= expect::tolerance_bytes(truth),
+        "{bytes} of {truth} bytes are start_threads': {}",
+        report["call_sites"]
+    );
+    Ok(())
 }
 
 #[test]
@@ -101,14 +115,14 @@ fn a_leak_has_the_stack_that_made_it() -> Result<()> {
     let truth = workload.grow(23)?;
     let report = probe.report_now()?;
     let site = &report["call_sites"][0];
-    anyhow::ensure!(site["component"] == "c.mmap", "the largest call site is another's: {site}");
+    ensure!(site["component"] == "c.mmap", "the largest call site is another's: {site}");
     let bytes = expect::number(site, "/bytes")?.unsigned_abs();
-    anyhow::ensure!(
+    ensure!(
         bytes.abs_diff(truth) <= expect::tolerance_bytes(truth),
         "the largest call site holds {bytes} bytes, the program leaked {truth}: {site}"
     );
     for function in ["touch_every_page", "leak_mapping", "main"] {
-        anyhow::ensure!(has_function(site, function), "{function} is not on the largest call site: {site}");
+        ensure!(has_function(site, function), "{function} is not on the largest call site: {site}");
     }
     Ok(())
 }

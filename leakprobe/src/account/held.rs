@@ -3,6 +3,7 @@
 //! Names are those of pprof: each address of a stack is one call of the source, since the runtime lists inlined
 //! calls too. The surprise: only the last address may stand for several, where the stack was too deep to keep.
 
+use super::sites::{Retold, retold};
 use crate::attribute::held;
 use crate::claim::Component;
 use crate::look::Look;
@@ -102,42 +103,15 @@ pub fn with_allocations(
     end: &Look,
     symbolizer: &mut Symbolizer<'_>,
 ) -> Vec<CallSite> {
-    let is_object = |site: &CallSite| site.component == Component::GoHeapInUse;
-    let resident_bytes =
-        faults.iter().filter(|site| is_object(site)).map(|site| site.bytes).fold(0, u64::saturating_add);
+    let resident_bytes = super::sites::bytes_of(&faults, Component::GoHeapInUse);
     let Some(gained) = gained(start, end, resident_bytes) else { return faults };
-    let mut sites: Vec<CallSite> = faults.into_iter().filter(|site| !is_object(site)).collect();
-    let (listed, smaller) = gained.split_at(gained.len().min(MAX_SITES));
-    sites.extend(listed.iter().map(|(site, bytes)| allocated(*bytes, frames(&site.stack, symbolizer), None)));
-    let total_bytes = gained.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
-    for (bytes, note) in [
-        (smaller.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add), SMALLER_SITES),
-        (resident_bytes.saturating_sub(total_bytes), NOT_IN_PROFILE),
-    ] {
-        sites.extend((bytes > 0).then(|| allocated(bytes, Vec::new(), Some(note))));
-    }
-    super::sites::sort(&mut sites);
-    sites
+    let told = Retold { component: Component::GoHeapInUse, source: HEAP_PROFILE, rest: NOT_IN_PROFILE };
+    retold(faults, &told, &gained, |site| frames(&site.stack, symbolizer))
 }
 
 fn gained<'a>(start: Option<&Look>, end: &'a Look, resident_bytes: u64) -> Option<Vec<(&'a HeldSite, u64)>> {
     let kept = |look: &'a Look| -> Option<&'a HeapProfile> { look.heap_profile.as_ref() };
     held::growth(start?.heap_profile.as_ref()?, kept(end)?, resident_bytes)
-}
-
-fn allocated(bytes: u64, frames: Vec<Frame>, note: Option<&'static str>) -> CallSite {
-    CallSite {
-        component: Component::GoHeapInUse,
-        source: HEAP_PROFILE.into(),
-        cause: None,
-        bytes,
-        error_bytes: None,
-        lazy_free: 0,
-        faults: 0,
-        weight: 0.0,
-        frames,
-        note: note.map(Into::into),
-    }
 }
 
 /// The calls of a stack of return addresses.

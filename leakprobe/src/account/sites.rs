@@ -8,9 +8,9 @@ use std::collections::hash_map::Entry;
 
 use super::Account;
 use crate::attribute::sampling::Sampled;
-use crate::attribute::sites::RawCallSite;
+use crate::attribute::sites::{Cause, RawCallSite};
 use crate::claim::{Component, Word};
-use crate::report::{CallSite, FAULTS, Frame, SMALLER_SITES};
+use crate::report::{CallSite, FAULTS, Frame, SMALLER_SITES, THREAD_CREATION};
 use crate::symbolize::Symbolizer;
 use crate::trace::recording::{Ending, Recording};
 
@@ -18,6 +18,8 @@ use crate::trace::recording::{Ending, Recording};
 const MAX_NAMED_STACKS: usize = 8192;
 /// Call sites in the report; the rest is summed up by component.
 const MAX_CALL_SITES: usize = 2000;
+/// Of them, sites that another source than faults tells of.
+const MAX_RETOLD_SITES: usize = 1000;
 
 /// A row, and what its faults say of all of the component's.
 type Row = (CallSite, Sampled);
@@ -56,6 +58,57 @@ impl Account {
         let error_bytes = faults.filter(|_| !sampled.is_empty()).and_then(|all| all.error_bytes(&sampled));
         CallSite { error_bytes, ..site }
     }
+}
+
+/// Another source than faults, which knows better whose one component's new bytes are.
+pub struct Retold {
+    /// The component.
+    pub component: Component,
+    /// The source, as in the JSON.
+    pub source: &'static str,
+    /// The note of what that source does not explain.
+    pub rest: &'static str,
+}
+
+/// The call sites with one component's retold: `gained`, most bytes first, each named by `frames`. What is too small to
+/// list, and what became resident beyond them, is summed up.
+pub fn retold<T>(
+    faults: Vec<CallSite>,
+    told: &Retold,
+    gained: &[(T, u64)],
+    mut frames: impl FnMut(&T) -> Vec<Frame>,
+) -> Vec<CallSite> {
+    let resident_bytes = bytes_of(&faults, told.component);
+    let mut sites: Vec<CallSite> =
+        faults.into_iter().filter(|site| site.component != told.component).collect();
+    let site = |bytes, frames, note: Option<&'static str>| CallSite {
+        component: told.component,
+        source: told.source.into(),
+        cause: None,
+        bytes,
+        error_bytes: None,
+        lazy_free: 0,
+        faults: 0,
+        weight: 0.0,
+        frames,
+        note: note.map(Into::into),
+    };
+    let (listed, smaller) = gained.split_at(gained.len().min(MAX_RETOLD_SITES));
+    sites.extend(listed.iter().map(|(it, bytes)| site(*bytes, frames(it), None)));
+    let sum = |all: &[(T, u64)]| all.iter().fold(0, |sum: u64, (_, bytes)| sum.saturating_add(*bytes));
+    for (bytes, note) in
+        [(sum(smaller), SMALLER_SITES), (resident_bytes.saturating_sub(sum(gained)), told.rest)]
+    {
+        sites.extend((bytes > 0).then(|| site(bytes, Vec::new(), Some(note))));
+    }
+    sort(&mut sites);
+    sites
+}
+
+/// What of the component became resident, by these sites.
+pub fn bytes_of(sites: &[CallSite], component: Component) -> u64 {
+    let of_component = sites.iter().filter(|site| site.component == component);
+    of_component.map(|site| site.bytes).fold(0, u64::saturating_add)
 }
 
 /// Largest first, and in the same order every time.
@@ -122,7 +175,7 @@ fn early_end(ending: Ending, frames: &[Frame]) -> Option<Word> {
 fn without_frames(site: &RawCallSite) -> Row {
     let row = CallSite {
         component: site.component,
-        source: FAULTS.into(),
+        source: if site.cause == Cause::NewThread { THREAD_CREATION } else { FAULTS }.into(),
         cause: site.cause.word().map(Into::into),
         bytes: site.bytes,
         error_bytes: None,

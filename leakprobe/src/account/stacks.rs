@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use crate::attribute::files::resident_bytes;
 use crate::look::Look;
 use crate::report::{PartRow, ThreadRow};
 use crate::runtimes::threads::ThreadStack;
@@ -18,7 +17,7 @@ pub fn threads(end: &Look) -> Vec<ThreadRow> {
             ThreadRow {
                 tid: thread.tid,
                 comm: thread.comm.clone(),
-                stack_rss: stack.map(|stack| resident_bytes(stack.range, &end.snapshot.runs)),
+                stack_rss: stack.map(|stack| end.snapshot.resident_bytes_in(stack.range)),
                 stack_size: stack.map(|stack| stack.range.len_bytes()),
                 guard_size: stack.and_then(|stack| stack.guard_bytes),
                 runs: runs(end, thread.ns_tid).map(Into::into),
@@ -37,7 +36,7 @@ fn runs(look: &Look, ns_tid: i32) -> Option<&'static str> {
 pub(super) fn parts(start: Option<&Look>, end: &Look) -> Vec<PartRow> {
     let resident = |look: &Look, is_living: bool| -> u64 {
         let stacks = look.stacks.iter().filter(|stack| stack.tid.is_some() == is_living);
-        stacks.map(|stack| resident_bytes(stack.range, &look.snapshot.runs)).sum()
+        stacks.map(|stack| look.snapshot.resident_bytes_in(stack.range)).sum()
     };
     let part = |(what, is_living): (&'static str, bool)| {
         let rss = resident(end, is_living);

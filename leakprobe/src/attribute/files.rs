@@ -11,7 +11,7 @@ use super::ledger::{Ledger, Portion};
 use super::mappings::Backing;
 use crate::address::AddrRange;
 use crate::claim::Component;
-use crate::snapshot::{PageRun, RegionUsage, Residency, Snapshot};
+use crate::snapshot::{PageRun, RegionUsage, Snapshot, resident_bytes_in};
 use crate::target::modules::{FileId, Module};
 
 /// The kernel's mark of a file that has no name any more.
@@ -174,7 +174,7 @@ pub fn largest(mut variables: Vec<Variable>, runs: &[PageRun], count: usize) -> 
     variables.sort_by(|a, b| (a.range, &a.name).cmp(&(b.range, &b.name)));
     variables.dedup_by_key(|variable| variable.range);
     let resident = |variable: Variable| {
-        let bytes = resident_bytes(variable.range, runs);
+        let bytes = resident_bytes_in(variable.range, runs);
         (variable, bytes)
     };
     let mut found: Vec<(Variable, u64)> = variables.into_iter().map(resident).collect();
@@ -184,14 +184,6 @@ pub fn largest(mut variables: Vec<Variable>, runs: &[PageRun], count: usize) -> 
     found
 }
 
-/// How much of `range` is in memory.
-pub fn resident_bytes(range: AddrRange, runs: &[PageRun]) -> u64 {
-    let first = runs.partition_point(|run| run.range.end_addr <= range.start_addr);
-    let common = runs[first..].iter().map_while(|run| Some((run, run.range.intersection(&range)?)));
-    let resident = common.filter(|(run, _)| run.residency != Residency::Swapped);
-    resident.map(|(_, common)| common.len_bytes()).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -199,6 +191,7 @@ mod tests {
     use super::*;
     use crate::attribute::ledger::Owners;
     use crate::attribute::mappings;
+    use crate::snapshot::Residency;
     use crate::target::maps::parse_line;
 
     fn usage(line: &str, rss_bytes: u64, anonymous_bytes: u64, clean_bytes: u64) -> RegionUsage {

@@ -71,6 +71,17 @@ impl Owners {
         parts.extend(AddrRange::new(addr, range.end_addr).map(|unclaimed| (unclaimed, UNKNOWN)));
         parts
     }
+
+    /// What of `runs` is `component`'s.
+    pub fn pages_of(&self, component: Component, runs: &[PageRun]) -> Vec<PageRun> {
+        let owned = |run: &PageRun| {
+            let run = *run;
+            let parts = self.within(run.range).into_iter();
+            let parts = parts.filter(move |(_, owner)| owner.component == component);
+            parts.map(move |(range, _)| PageRun { range, ..run })
+        };
+        runs.iter().flat_map(owned).collect()
+    }
 }
 
 const UNKNOWN: Owner = Owner { component: Component::AnonUnknown, evidence: Evidence::None };

@@ -4,6 +4,7 @@
 //! One fault may map many pages: a huge page, or what lies around it of a file. So the pages are taken by the
 //! 2 MiB around them, which no fault reaches beyond. A page that nobody touched is then, in this order: filled by a
 //! system call, moved there by mremap, read from swap beside another, or part of what a neighbour's fault mapped.
+//! Pages of a thread's stack are whose that mapped it for the thread, where that was seen.
 //! The surprise: that a huge page had one touch does not prove that a fault made it; khugepaged makes one of a single
 //! page, too. It is believed where the kernel made none otherwise, or no other page of it was there before.
 
@@ -28,6 +29,8 @@ const SMALLEST_AROUND_BYTES: u64 = 64 << 10;
 pub enum Cause {
     /// A page fault.
     Fault,
+    /// A page fault on a thread's stack that was mapped in the window, which is whose that made the thread.
+    NewThread,
     /// A system call that fills memory.
     Fill(By),
     /// khugepaged, which made a huge page of small ones.
@@ -44,7 +47,7 @@ impl Cause {
     /// As in the JSON; none for the usual one.
     pub fn word(self) -> Option<&'static str> {
         match self {
-            Self::Fault => None,
+            Self::Fault | Self::NewThread => None,
             Self::Fill(By::Map | By::Advice) => Some("populate"),
             Self::Fill(By::Lock) => Some("mlock"),
             Self::Fill(By::Collapse) => Some("collapse"),
@@ -58,7 +61,7 @@ impl Cause {
     /// For a person; none for the usual one.
     pub fn note(self) -> Option<&'static str> {
         match self {
-            Self::Fault => None,
+            Self::Fault | Self::NewThread => None,
             Self::Fill(By::Map) => Some("filled by mmap at once"),
             Self::Fill(By::Advice) => Some("filled by madvise at once"),
             Self::Fill(By::Lock) => Some("filled by mlock at once"),
@@ -226,6 +229,12 @@ impl Growth<'_> {
     }
 
     fn creditor(&self, window: &Window<'_>, addr: u64, residency: Residency, component: Component) -> Credit {
+        // Whatever a thread does on its stack, it has the stack because somebody made the thread.
+        let creator =
+            (component == Component::ThreadStacks).then(|| self.recording.mapped_by(addr)).flatten();
+        if creator.is_some() {
+            return Credit::Other(Cause::NewThread, creator);
+        }
         if let Ok(index) = window.touched.binary_search_by_key(&addr, |(touched_addr, _)| *touched_addr) {
             return Credit::Touch(index);
         }
@@ -488,6 +497,33 @@ mod tests {
         end.usages[0].huge_eligible = false;
         let expected = [(Cause::Fault, Some(1), 1), (Cause::Kernel, None, 1)];
         assert_eq!(rows(&snapshot(all, 0, &[]), &end, &recording), expected);
+    }
+
+    #[test]
+    fn a_threads_stack_is_who_made_the_thread_where_that_was_seen() {
+        let mut recording = Recording::new(0, None);
+        call(&mut recording, What::Map { range: pages(0, 8), protection: 3, flags: 0x20022 }, 1);
+        for page in [7, 6, 15] {
+            fault(&mut recording, page, 2);
+        }
+        let stacks = [pages(0, 8), pages(8, 16)].map(|range| {
+            let (component, evidence) = (Component::ThreadStacks, Evidence::Structure);
+            Claim { range, component, evidence }
+        });
+        let owners = Owners::weigh(&stacks);
+        let resident = [(pages(6, 8), Residency::Resident), (pages(15, 16), Residency::Resident)];
+        let (start, end) = (snapshot(pages(0, 16), 0, &[]), snapshot(pages(0, 16), 0, &resident));
+        let growth = Growth {
+            start: &start,
+            start_owners: &owners,
+            end: &end,
+            owners: &owners,
+            recording: &recording,
+        };
+        let gained = super::super::growth::new_pages(&start.runs, &end.runs);
+        let rows = growth.call_sites(&gained).rows;
+        let told: Vec<_> = rows.iter().map(|row| (row.cause, row.stack, row.bytes / PAGE_BYTES)).collect();
+        assert_eq!(told, [(Cause::NewThread, Some(0), 2), (Cause::Fault, Some(1), 1)]);
     }
 
     #[test]

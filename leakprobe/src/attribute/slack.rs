@@ -5,10 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use super::files::resident_bytes;
 use super::ledger::Owners;
 use crate::claim::{Component, Evidence, Slack};
-use crate::snapshot::PageRun;
+use crate::snapshot::{PageRun, resident_bytes_in};
 
 /// Slack in bytes, of every component whose inside was read; one that is absent was not.
 pub fn by_component(slack: &[Slack], owners: &Owners, runs: &[PageRun]) -> BTreeMap<Component, u64> {
@@ -18,7 +17,7 @@ pub fn by_component(slack: &[Slack], owners: &Owners, runs: &[PageRun]) -> BTree
             if owner.evidence < Evidence::Structure {
                 continue; // somebody else's in the end
             }
-            let dead_bytes = share(stretch, resident_bytes(part, runs));
+            let dead_bytes = share(stretch, resident_bytes_in(part, runs));
             *found.entry(owner.component).or_default() += dead_bytes;
         }
     }

@@ -19,6 +19,12 @@ pub struct GoroutineGroup {
     pub waiting_seconds: Option<f64>,
     /// Size of their stacks, resident or not.
     pub stack_bytes: u64,
+    /// Of these, resident when the window ended.
+    #[serde(default)]
+    pub stack_rss: u64,
+    /// Of these, not resident when it began; null without a window.
+    #[serde(default)]
+    pub stack_growth: Option<u64>,
     /// Innermost first; empty of those that run. A function that calls itself is listed once.
     pub frames: Vec<Frame>,
     /// The `go` statement they come from.

@@ -49,6 +49,12 @@ pub const SMALLER_SITES: &str = "many smaller call sites";
 /// Source of call sites: page faults in the window.
 pub const FAULTS: &str = "faults";
 
+/// Source of call sites: page faults on threads' stacks, by who created the thread.
+pub const THREAD_CREATION: &str = "thread_creation";
+
+/// Source of call sites: goroutines that are there, by what they do.
+pub const GOROUTINES: &str = "goroutines";
+
 /// Source of call sites: what Go's heap profile gained in the window.
 pub const HEAP_PROFILE: &str = "heap_profile";
 
@@ -364,7 +370,8 @@ pub struct Unaccounted {
 pub struct CallSite {
     /// Whose bytes.
     pub component: Component,
-    /// [`FAULTS`], or [`HEAP_PROFILE`]: then these are bytes of objects, and no faults belong to them.
+    /// "faults"; "thread_creation": the stack that mapped a thread's stack; "goroutines": what those do whose stacks
+    /// these are, and outermost the `go` statement they come from; "heap_profile": bytes of objects.
     pub source: Word,
     /// What made them resident, where no page fault did: "populate", "mlock", "collapse", "khugepaged", "swap_in",
     /// "mremap" or "kernel".
@@ -378,7 +385,7 @@ pub struct CallSite {
     /// Of `bytes`, freed with MADV_FREE since: there until the kernel takes it.
     #[serde(default)]
     pub lazy_free: u64,
-    /// Page faults with this stack that hold memory still.
+    /// Page faults with this stack that hold memory still; 0 where the source is another one.
     pub faults: u64,
     /// Mean number of faults each recorded stack stands for; 1 where every stack was kept.
     pub weight: f64,

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use super::escape::printable;
-use super::{CallSite, ComponentRow, Frame, Report};
+use super::{CallSite, ComponentRow, Frame, GoroutineGroup, Report};
 use crate::claim::Component;
 
 /// Steps of a stack; of deeper ones the innermost are kept.
@@ -123,6 +123,11 @@ fn held<'a>(report: &'a Report, row: &'a ComponentRow, samples: &mut Vec<Sample<
             objects: site.objects,
             ..Sample::of(row.id, steps(&site.frames, site.note.as_deref()))
         })),
+        Component::GoStacks => samples.extend(report.goroutines.iter().map(|group| Sample {
+            held_bytes: group.stack_rss,
+            objects: group.count,
+            ..Sample::of(row.id, goroutine_steps(group))
+        })),
         _ => samples.extend(row.files.iter().map(|file| {
             let path = file.path.as_deref().unwrap_or("(smaller files)");
             let steps = vec![Step::Word(Cow::Borrowed(path))];
@@ -160,6 +165,7 @@ fn share_out(resident_bytes: u64, told_bytes: u128, samples: &mut [Sample<'_>]) 
 fn rest_of(row: &ComponentRow) -> &'static str {
     match row.id {
         Component::GoHeapInUse => "(in no object of the heap profile)",
+        Component::GoStacks => "(in no listed goroutine's stack)",
         _ => "(in no file)",
     }
 }
@@ -168,6 +174,7 @@ fn rest_of(row: &ComponentRow) -> &'static str {
 fn objects(report: &Report, row: &ComponentRow) -> u64 {
     match (row.id, &report.malloc) {
         (Component::GoHeapInUse, _) => report.heap_profile.in_use_objects.unwrap_or(0),
+        (Component::GoStacks, _) => report.goroutine_totals.map_or(0, |totals| totals.count),
         (Component::CHeapInUse, Some(malloc)) => malloc.in_use.blocks + malloc.mapped.blocks,
         _ => 0,
     }
@@ -188,6 +195,13 @@ fn grown<'a>(report: &'a Report, row: &'a ComponentRow, samples: &mut Vec<Sample
         let rest = Sample::of(row.id, vec![Step::Word(Cow::Borrowed("(without a stack)"))]);
         samples.push(Sample { growth_bytes: left_bytes, ..rest });
     }
+}
+
+/// What the goroutines do, and outermost the `go` statement they come from.
+fn goroutine_steps(group: &GoroutineGroup) -> Vec<Step<'_>> {
+    let mut steps = steps(&group.frames, None);
+    steps.extend(group.created_by.as_ref().map(Step::Code));
+    steps
 }
 
 /// The stack, with what is to be said of it at its outer end: there it ends early, or has no frames.

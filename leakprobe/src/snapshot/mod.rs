@@ -52,11 +52,16 @@ impl Snapshot {
 
     /// Resident bytes in `range`.
     pub fn resident_bytes_in(&self, range: AddrRange) -> u64 {
-        let first = self.runs.partition_point(|run| run.range.end_addr <= range.start_addr);
-        let common = self.runs[first..].iter().map_while(|run| Some((run, run.range.intersection(&range)?)));
-        let resident = common.filter(|(run, _)| run.residency != Residency::Swapped);
-        resident.map(|(_, common)| common.len_bytes()).sum()
+        resident_bytes_in(range, &self.runs)
     }
+}
+
+/// Resident bytes of `range` in `runs`, which are sorted.
+pub fn resident_bytes_in(range: AddrRange, runs: &[PageRun]) -> u64 {
+    let first = runs.partition_point(|run| run.range.end_addr <= range.start_addr);
+    let common = runs[first..].iter().map_while(|run| Some((run, run.range.intersection(&range)?)));
+    let resident = common.filter(|(run, _)| run.residency != Residency::Swapped);
+    resident.map(|(_, common)| common.len_bytes()).sum()
 }
 
 /// How often an inconsistent reading is tried again at most, and only where a try takes this little time of the

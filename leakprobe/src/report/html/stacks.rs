@@ -7,7 +7,7 @@ use crate::report::stacks::name;
 use crate::report::text::frames::in_short;
 use crate::report::text::goroutines::doing;
 use crate::report::text::units::{change_cell, count, size_cell};
-use crate::report::{Frame, Report};
+use crate::report::{Frame, GOROUTINES, HEAP_PROFILE, Report};
 
 /// Rows of a table; JSON has all of them.
 const ROWS_MAX: usize = 60;
@@ -35,7 +35,7 @@ struct Row<'a> {
 pub fn call_sites(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let rows = report.call_sites.iter().take(ROWS_MAX).map(|site| Row {
         cells: vec![size_cell(site.bytes), site.component.label().to_owned()],
-        about: about(&site.frames, site.note.as_deref()),
+        about: about(&site.frames, &site.source, site.note.as_deref()),
         frames: &site.frames,
     });
     let table = Table {
@@ -57,7 +57,7 @@ pub fn held_sites(report: &Report, out: &mut dyn Write) -> io::Result<()> {
             count(site.objects),
             site.growth.map(|growth| change_cell(Some(growth))).unwrap_or_default(),
         ],
-        about: about(&site.frames, site.note.as_deref()),
+        about: about(&site.frames, HEAP_PROFILE, site.note.as_deref()),
         frames: &site.frames,
     });
     let table = Table {
@@ -79,7 +79,7 @@ pub fn goroutines(report: &Report, out: &mut dyn Write) -> io::Result<()> {
             size_cell(group.stack_bytes),
             group.created_by.as_ref().map(name).unwrap_or_default(),
         ],
-        about: about(&group.frames, None),
+        about: about(&group.frames, GOROUTINES, None),
         frames: &group.frames,
     });
     let table = Table {
@@ -93,8 +93,8 @@ pub fn goroutines(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// "go statement in net/http.(*Transport).dialConn", or why there is nothing to say.
-fn about(frames: &[Frame], note: Option<&str>) -> String {
-    match (in_short(frames, name), note) {
+fn about(frames: &[Frame], source: &str, note: Option<&str>) -> String {
+    match (in_short(frames, source, name), note) {
         (Some(told), Some(note)) => format!("{told} ({note})"),
         (Some(told), None) => told,
         (None, note) => note.unwrap_or("no stack").to_owned(),

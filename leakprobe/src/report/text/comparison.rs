@@ -10,7 +10,7 @@ use super::layout::{Page, Paint, Span, cut};
 use super::units::{change, change_cell, count, rate, size, size_cell, time};
 use crate::report::comparison::{Comparison, Presence, RowChange, StackChange};
 use crate::report::stacks::name;
-use crate::report::{Frame, Style};
+use crate::report::{FAULTS, Frame, GOROUTINES, Style};
 
 /// Entries shown of each list; JSON has more.
 const ENTRIES_MAX: usize = 10;
@@ -86,7 +86,7 @@ fn heap_sites(page: &mut Page<'_>, stacks: &[StackChange]) -> io::Result<()> {
     title(page, "WHAT THE GO HEAP HOLDS, BY WHO ALLOCATED IT")?;
     for stack in stacks {
         let sizes = format!("{} → {}", size(stack.before), size(stack.after));
-        entry(page, &change(stack.change), &about(&stack.frames), &sizes)?;
+        entry(page, &change(stack.change), &about(&stack.frames, FAULTS), &sizes)?;
     }
     Ok(())
 }
@@ -109,7 +109,7 @@ fn call_sites(page: &mut Page<'_>, comparison: &Comparison) -> io::Result<()> {
         entry(
             page,
             &after,
-            &format!("{}: {}", stack.component.label(), about(&stack.frames)),
+            &format!("{}: {}", stack.component.label(), about(&stack.frames, FAULTS)),
             &format!("before: {before}"),
         )?;
     }
@@ -126,7 +126,7 @@ fn goroutines(page: &mut Page<'_>, comparison: &Comparison) -> io::Result<()> {
         let number = format!("{sign}{}", count(group.change.unsigned_abs()));
         let state = group.wait_reason.as_deref().unwrap_or(&group.state);
         let counts = format!("{} → {}", count(group.before), count(group.after));
-        entry(page, &number, &format!("{state}: {}", about(&group.frames)), &counts)?;
+        entry(page, &number, &format!("{state}: {}", about(&group.frames, GOROUTINES)), &counts)?;
     }
     Ok(())
 }
@@ -167,7 +167,7 @@ fn entry(page: &mut Page<'_>, number: &str, about: &str, detail: &str) -> io::Re
 }
 
 /// "make in catalog.(*Cache).put".
-fn about(frames: &[Frame]) -> String {
-    in_short(frames, |frame| without_directories(&name(frame)).to_owned())
+fn about(frames: &[Frame], source: &str) -> String {
+    in_short(frames, source, |frame| without_directories(&name(frame)).to_owned())
         .unwrap_or_else(|| "no stack".to_owned())
 }

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use super::frames::{FIRST_TOUCH, Fold, fold, without_directories};
+use super::frames::{Fold, fold, without_directories};
 use super::layout::{Page, Paint, Span, cut, cut_start, width};
 use super::owners::{Owner, SHORT_COLUMNS};
 use super::units::{GLUE, size, size_cell};
@@ -60,20 +60,20 @@ pub struct Place {
 impl<'a> Entry<'a> {
     /// A stack that made memory resident.
     pub fn of(site: &'a CallSite, exe: &str) -> Self {
-        let entry = Self { owner: Some(Owner::of(site.component)), ..Self::of_stack(&site.frames, exe) };
+        let owner = Some(Owner::of(site.component));
+        let entry = Self { owner, ..Self::of_stack(&site.frames, &site.source, exe) };
         let (bytes, error_bytes, lazy_free_bytes) = (site.bytes, site.error_bytes, site.lazy_free);
-        let entry = Self { bytes, error_bytes, lazy_free_bytes, note: site.note.as_deref(), ..entry };
-        if site.source == HEAP_PROFILE { entry.allocated() } else { entry }
+        Self { bytes, error_bytes, lazy_free_bytes, note: site.note.as_deref(), ..entry }
     }
 
     /// A stack whose objects are alive.
     pub fn of_held(site: &'a HeldSite, exe: &str) -> Self {
-        Self { bytes: site.bytes, note: site.note.as_deref(), ..Self::of_stack(&site.frames, exe) }
-            .allocated()
+        let entry = Self::of_stack(&site.frames, HEAP_PROFILE, exe);
+        Self { bytes: site.bytes, note: site.note.as_deref(), ..entry }
     }
 
-    fn of_stack(frames: &'a [Frame], exe: &str) -> Self {
-        let Fold { verb, shown, callers } = fold(frames);
+    fn of_stack(frames: &'a [Frame], source: &str, exe: &str) -> Self {
+        let Fold { verb, shown, callers } = fold(frames).told_by(source);
         let place = |frame: &Frame| Place::of(frame, exe);
         let own = shown.map(|at| Step { function: None, place: place(&frames[at]) });
         let outer = callers.iter().map(|at| {
@@ -91,11 +91,6 @@ impl<'a> Entry<'a> {
             frames,
             note: None,
         }
-    }
-
-    /// Who is on a stack of the heap profile allocated, whatever else touched the page first.
-    fn allocated(self) -> Self {
-        Self { verb: self.verb.map(|verb| if verb == FIRST_TOUCH { "allocation" } else { verb }), ..self }
     }
 
     /// Takes in one that reads alike. Errors add up as those of samples do that know nothing of each other, which is

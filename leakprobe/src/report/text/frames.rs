@@ -5,7 +5,7 @@
 //! goes by names alone and refuses to drop a frame it does not know. The surprise: a mistake here only makes
 //! a line less telling; bytes and owners are decided elsewhere, and full stacks are never folded.
 
-use crate::report::Frame;
+use crate::report::{Frame, GOROUTINES, HEAP_PROFILE};
 
 /// A stack, folded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,16 +19,30 @@ pub struct Fold {
 }
 
 /// The verb where nothing was called: the function touched the memory itself.
-pub const FIRST_TOUCH: &str = "first touch";
+const FIRST_TOUCH: &str = "first touch";
 
-/// "make in main.cache": what was called and by whom, as `named`; none where there is nothing to say.
-pub fn in_short(frames: &[Frame], named: impl Fn(&Frame) -> String) -> Option<String> {
-    let fold = fold(frames);
+/// "make in main.cache": what was called and by whom, as `named`; none where there is nothing to say. `source` is that
+/// of the stacks, as of call sites.
+pub fn in_short(frames: &[Frame], source: &str, named: impl Fn(&Frame) -> String) -> Option<String> {
+    let fold = fold(frames).told_by(source);
     let shown = fold.shown.and_then(|index| frames.get(index)).map(named);
     match (fold.verb, shown) {
         (Some(verb), Some(function)) => Some(format!("{verb} in {function}")),
         (Some(verb), None) => Some(verb.to_owned()),
         (None, shown) => shown,
+    }
+}
+
+impl Fold {
+    /// Who is on a stack of the heap profile allocated, whatever else touched the page first; and goroutines have their
+    /// stacks whatever they call.
+    pub fn told_by(self, source: &str) -> Self {
+        let verb = match source {
+            HEAP_PROFILE if self.verb == Some(FIRST_TOUCH) => Some("allocation"),
+            GOROUTINES => self.shown.map(|_| "goroutines"),
+            _ => self.verb,
+        };
+        Self { verb, ..self }
     }
 }
 

@@ -30,7 +30,7 @@ use crate::target::memory::Memory;
 
 use code::GoCode;
 use find::{Global, Globals, Program};
-use goroutines::Goroutines;
+use goroutines::{Goroutines, StackPages};
 use image::Arch;
 use layout::candidates::Candidate;
 use layout::{GoroutineLayout, Layout};
@@ -149,11 +149,17 @@ impl GoRuntime {
     }
 
     /// All goroutines, by what they do; `now_ns` is the monotonic clock's. Their code is the program's own, and
-    /// that of its `plugins`.
+    /// that of its `plugins`; their stacks lie on `stack_pages`.
     ///
     /// # Errors
     /// Where their list is not found or cannot be read, or the function table was not found.
-    pub fn goroutines(&self, memory: &dyn Memory, plugins: &[Self], now_ns: u64) -> Result<Goroutines> {
+    pub fn goroutines(
+        &self,
+        memory: &dyn Memory,
+        plugins: &[Self],
+        stack_pages: &StackPages,
+        now_ns: u64,
+    ) -> Result<Goroutines> {
         let heap = self.heap.as_ref().context("the Go heap was not found")?;
         let own = GoCode::of(self).context("Go's function table was not found")?;
         let code: Vec<GoCode<'_>> = [own].into_iter().chain(plugins.iter().filter_map(GoCode::of)).collect();
@@ -167,6 +173,7 @@ impl GoRuntime {
             code: &code,
             allgs_addr,
             reasons_addr: heap.globals.addr(Global::WaitReasonStrings).ok(),
+            stack_pages,
         };
         goroutines::read(&sources, now_ns)
     }

@@ -74,11 +74,18 @@ func waitUntilBlocked() {
 	}
 }
 
+func stackBytes() uint64 {
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return stats.StackInuse
+}
+
 func main() {
 	contract.Begin()
 	mutex.Lock()
 	contract.Hello("go/goroutines", contract.Truth{"goroutines": runtime.NumGoroutine()})
 	contract.Answer(map[string]func(int) contract.Truth{"start": func(count int) contract.Truth {
+		before := stackBytes()
 		receivers, lockers, readers := startAll(count)
 		runtime.GC()
 		return contract.Truth{
@@ -86,6 +93,7 @@ func main() {
 			"receivers":  receivers,
 			"lockers":    lockers,
 			"readers":    readers,
+			"new_stacks": stackBytes() - before,
 		}
 	}})
 }

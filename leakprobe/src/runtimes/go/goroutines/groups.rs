@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use super::record::{Goroutine, State};
+use crate::snapshot::{PageRun, resident_bytes_in};
 
 /// Different groups told apart; a program has hundreds, garbage has any number.
 const MAX_GROUPS: usize = 1 << 16;
@@ -14,6 +15,15 @@ const MAX_GROUPS: usize = 1 << 16;
 const KEY_HEAD: usize = 3;
 /// Reasons are bytes, so this is none of them.
 const NO_REASON: u64 = 256;
+
+/// The pages that goroutine stacks lie on, in runs, by address.
+#[derive(Clone, Debug, Default)]
+pub struct StackPages {
+    /// Resident now.
+    pub resident: Vec<PageRun>,
+    /// Of these, not resident when the window began.
+    pub gained: Vec<PageRun>,
+}
 
 /// Goroutines that do the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +36,10 @@ pub struct Group {
     pub count: u64,
     /// Size of their stacks, resident or not.
     pub stack_bytes: u64,
+    /// Of these, resident.
+    pub resident_bytes: u64,
+    /// Of these, not resident when the window began.
+    pub gained_bytes: u64,
     /// How long the longest of them has been waiting at least; `None` where the collector has seen none wait.
     pub longest_wait_ns: Option<u64>,
     /// Addresses inside the instructions, innermost first; empty of those that run. What repeats is here once.
@@ -38,20 +52,23 @@ pub struct Group {
 struct Tally {
     count: u64,
     stack_bytes: u64,
+    resident_bytes: u64,
+    gained_bytes: u64,
     longest_wait_ns: Option<u64>,
 }
 
 /// The groups while they are collected.
-pub struct Groups {
+pub struct Groups<'a> {
     now_ns: u64,
+    pages: &'a StackPages,
     tallies: HashMap<Box<[u64]>, Tally>,
     key: Vec<u64>,
 }
 
-impl Groups {
+impl<'a> Groups<'a> {
     /// `now_ns` is the monotonic clock's.
-    pub fn new(now_ns: u64) -> Self {
-        Self { now_ns, tallies: HashMap::new(), key: Vec::new() }
+    pub fn new(now_ns: u64, pages: &'a StackPages) -> Self {
+        Self { now_ns, pages, tallies: HashMap::new(), key: Vec::new() }
     }
 
     /// Counts a goroutine.
@@ -69,7 +86,14 @@ impl Groups {
         }
         let Some(tally) = self.tallies.get_mut(self.key.as_slice()) else { return };
         tally.count += 1;
-        tally.stack_bytes = tally.stack_bytes.saturating_add(goroutine.stack.len_bytes());
+        let StackPages { resident, gained } = self.pages;
+        for (sum, bytes) in [
+            (&mut tally.stack_bytes, goroutine.stack.len_bytes()),
+            (&mut tally.resident_bytes, resident_bytes_in(goroutine.stack, resident)),
+            (&mut tally.gained_bytes, resident_bytes_in(goroutine.stack, gained)),
+        ] {
+            *sum = sum.saturating_add(bytes);
+        }
         let since_ns = Some(goroutine.wait_since_ns).filter(|since_ns| (1..=self.now_ns).contains(since_ns));
         tally.longest_wait_ns = tally.longest_wait_ns.max(since_ns.map(|since_ns| self.now_ns - since_ns));
     }
@@ -102,6 +126,8 @@ fn group(key: &[u64], tally: Tally) -> Option<Group> {
         reason: u8::try_from(reason).ok(),
         count: tally.count,
         stack_bytes: tally.stack_bytes,
+        resident_bytes: tally.resident_bytes,
+        gained_bytes: tally.gained_bytes,
         longest_wait_ns: tally.longest_wait_ns,
         code_addrs: code_addrs.to_vec(),
         creator_addr: creator_addr.checked_sub(1),
@@ -111,20 +137,42 @@ fn group(key: &[u64], tally: Tally) -> Option<Group> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::AddrRange;
+    use crate::address::{AddrRange, PAGE_BYTES};
+    use crate::snapshot::Residency;
 
-    #[test]
-    fn every_depth_of_a_recursion_is_one_group() {
-        let goroutine = Goroutine {
+    fn waiting(stack: AddrRange) -> Goroutine {
+        let creator_addr = 0x50;
+        Goroutine {
             state: State::Waiting,
             reason: Some(7),
             wait_since_ns: 0,
-            stack: AddrRange { start_addr: 0x1000, end_addr: 0x3000 },
+            stack,
             saved: None,
-            creator_addr: 0x50,
+            creator_addr,
             start_addr: 0x40,
-        };
-        let mut groups = Groups::new(0);
+        }
+    }
+
+    #[test]
+    fn a_page_with_two_stacks_is_half_of_each() {
+        let page = |index: u64| AddrRange::with_len(index * PAGE_BYTES, PAGE_BYTES).unwrap();
+        let run = |index| PageRun { range: page(index), residency: Residency::Resident };
+        let pages = StackPages { resident: vec![run(1), run(2)], gained: vec![run(2)] };
+        let mut groups = Groups::new(0, &pages);
+        // The first lies on no resident page; then two on the old one, one on the new one.
+        for (start_addr, code_addr) in [(0, 1), (4096, 1), (6144, 2), (8192, 2)] {
+            groups.add(&waiting(AddrRange::with_len(start_addr, 2048).unwrap()), &[code_addr]);
+        }
+        let told = |group: &Group| (group.stack_bytes, group.resident_bytes, group.gained_bytes);
+        let sizes: Vec<_> = groups.into_sorted().iter().map(told).collect();
+        assert_eq!(sizes, [(4096, 2048, 0), (4096, 4096, 2048)]);
+    }
+
+    #[test]
+    fn every_depth_of_a_recursion_is_one_group() {
+        let goroutine = waiting(AddrRange { start_addr: 0x1000, end_addr: 0x3000 });
+        let pages = StackPages::default();
+        let mut groups = Groups::new(0, &pages);
         for depth in 1..100 {
             let mut code_addrs = vec![0x10];
             code_addrs.extend(std::iter::repeat_n(0x20, depth));

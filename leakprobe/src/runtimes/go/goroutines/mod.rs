@@ -15,8 +15,8 @@ use std::collections::HashMap;
 use anyhow::{Context as _, Result, bail};
 
 use self::bulk::Wanted;
-pub use self::groups::Group;
 use self::groups::Groups;
+pub use self::groups::{Group, StackPages};
 pub use self::record::State;
 use self::record::{Goroutine, Reading};
 use self::walk::{Stack, Walker};
@@ -56,6 +56,8 @@ pub struct Sources<'a> {
     pub allgs_addr: u64,
     /// `runtime.waitReasonStrings`, where it was found.
     pub reasons_addr: Option<u64>,
+    /// Where their stacks are resident.
+    pub stack_pages: &'a StackPages,
 }
 
 /// The goroutines of a process.
@@ -97,7 +99,7 @@ pub fn read(sources: &Sources<'_>, now_ns: u64) -> Result<Goroutines> {
     let mut reader = Reader {
         sources: *sources,
         walker: Walker::new(sources.code, sources.layout.arch),
-        groups: Groups::new(now_ns),
+        groups: Groups::new(now_ns, sources.stack_pages),
         starts: HashMap::new(),
         totals: Goroutines::default(),
         rereads_left: MAX_REREADS_IN_ALL,
@@ -119,7 +121,7 @@ pub fn read(sources: &Sources<'_>, now_ns: u64) -> Result<Goroutines> {
 struct Reader<'a> {
     sources: Sources<'a>,
     walker: Walker<'a>,
-    groups: Groups,
+    groups: Groups<'a>,
     /// Whether what starts there is the runtime's own.
     starts: HashMap<u64, bool>,
     totals: Goroutines,

@@ -78,8 +78,15 @@ fn read_from(memory: &dyn Memory, pclntab: &Pclntab, layout: &GoroutineLayout) -
     let text = AddrRange::with_len(TEXT_SVMA, 0x60).unwrap();
     let code = GoCode { pclntab, load_bias: 0, text, race_calls: None };
     let code = [code];
-    let sources =
-        Sources { memory, layout, code: &code, allgs_addr: ALLGS_ADDR, reasons_addr: Some(REASONS_ADDR) };
+    let stack_pages = StackPages::default();
+    let sources = Sources {
+        memory,
+        layout,
+        code: &code,
+        allgs_addr: ALLGS_ADDR,
+        reasons_addr: Some(REASONS_ADDR),
+        stack_pages: &stack_pages,
+    };
     read(&sources, 5000)
 }
 
