@@ -5,6 +5,9 @@
 //! goes by names alone and refuses to drop a frame it does not know. The surprise: a mistake here only makes
 //! a line less telling; bytes and owners are decided elsewhere, and full stacks are never folded.
 
+mod names;
+
+use self::names::{is_allocation, is_go_library, is_plumbing, is_root, verb};
 use crate::report::{Frame, GOROUTINES, HEAP_PROFILE};
 
 /// A stack, folded.
@@ -48,7 +51,7 @@ impl Fold {
 
 /// Folds a stack, innermost frame first.
 pub fn fold(frames: &[Frame]) -> Fold {
-    let own = frames.iter().position(|frame| !is_inner(frame));
+    let own = innermost_own(frames);
     // A stack that is all runtime is a runtime's thread: its outermost function says which.
     let shown = own.or_else(|| frames.iter().rposition(|frame| !is_root(name(frame))));
     let inner = &frames[..shown.unwrap_or(frames.len())];
@@ -61,6 +64,21 @@ pub fn fold(frames: &[Frame]) -> Fold {
         verb: verb.or(own.map(|_| FIRST_TOUCH)),
         shown,
         callers: shown.map_or(Vec::new(), |at| callers(frames, at)),
+    }
+}
+
+/// The innermost frame that works for nobody: neither by its name, nor because an allocator of the same file called it,
+/// whatever that calls its parts.
+fn innermost_own(frames: &[Frame]) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let own = from + frames[from..].iter().position(|frame| !is_inner(frame))?;
+        let module = &frames[own].module;
+        let mut same_file = frames[own..].iter().take_while(|frame| frame.module == *module);
+        match same_file.position(|frame| is_inner(frame) && is_allocation(name(frame))) {
+            Some(entry) => from = own + entry + 1,
+            None => return Some(own),
+        }
     }
 }
 
@@ -84,245 +102,6 @@ fn is_inner(frame: &Frame) -> bool {
 
 fn name(frame: &Frame) -> &str {
     frame.function.as_deref().unwrap_or("")
-}
-
-/// What runtimes, allocators and C libraries are made of, by how the names start.
-const PLUMBING_PREFIXES: &[&str] = &[
-    // Go, and its cgo glue.
-    "runtime.",
-    "internal/runtime/",
-    "runtime/internal/",
-    "internal/race.",
-    "sync/atomic.",
-    "internal/poll.",
-    "internal/syscall/",
-    "syscall.",
-    "golang.org/x/sys/unix.",
-    "_rt0_",
-    "_cgo_",
-    "x_cgo_",
-    "crosscall",
-    // Sanitizers.
-    "__tsan",
-    "__sanitizer",
-    "__interceptor_",
-    // C and its allocators.
-    "_int_",
-    "__libc_",
-    "__GI_",
-    "__mmap",
-    "__memset_",
-    "__memcpy_",
-    "__memmove_",
-    "__pthread_",
-    "__default_morecore",
-    "je_",
-    "mi_malloc",
-    "mi_heap_",
-    "_mi_",
-    "tc_malloc",
-    "tcmalloc::",
-    // C++ and Rust.
-    "operator new",
-    "std::",
-    "<std::",
-    "__gnu_cxx::",
-    "alloc::",
-    "<alloc::",
-    "core::",
-    "<core::",
-    "hashbrown::",
-    "__rust_",
-    "__rustc",
-    "__rdl_",
-];
-
-/// The same, where the start of the name would take program code along.
-const PLUMBING_NAMES: &[&str] = &[
-    // Assembly of Go's race detector, private to its file and so without a package.
-    "racecall",
-    "racecalladdr",
-    "racecallatomic",
-    "racefuncenter",
-    "racefuncexit",
-    "malloc",
-    "calloc",
-    "realloc",
-    "reallocarray",
-    "memalign",
-    "posix_memalign",
-    "aligned_alloc",
-    "valloc",
-    "strdup",
-    "strndup",
-    "brk",
-    "sbrk",
-    "mmap",
-    "mmap64",
-    "mremap",
-    "memset",
-    "memcpy",
-    "memmove",
-    "bzero",
-    "sysmalloc",
-    "sysmalloc_mmap",
-    "arena_get2",
-    "new_heap",
-    "grow_heap",
-    "tcache_init",
-    "ptmalloc_init",
-    "pthread_create",
-    "start_thread",
-    "clone",
-    "clone3",
-    "_start",
-];
-
-fn is_plumbing(name: &str) -> bool {
-    let bare = without_version(name);
-    PLUMBING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-        || PLUMBING_NAMES.contains(&bare)
-        || name.contains("._Cfunc_")
-}
-
-/// Where stacks begin, whoever they belong to.
-fn is_root(name: &str) -> bool {
-    const ROOTS: &[&str] = &["start_thread", "clone", "clone3", "_start", "runtime.goexit", "runtime.mcall"];
-    let starts = ["runtime.mstart", "runtime.systemstack", "runtime.rt0_go", "_rt0_", "__libc_start"];
-    name.is_empty() || ROOTS.contains(&name) || starts.iter().any(|start| name.starts_with(start))
-}
-
-/// "malloc@@GLIBC_2.2.5" is malloc.
-fn without_version(name: &str) -> &str {
-    name.split_once('@').map_or(name, |(bare, _)| bare)
-}
-
-/// What Go code asks of its runtime, by how the runtime's function is called.
-const GO_VERBS: &[(&str, &str)] = &[
-    ("runtime.newproc", "go statement"),
-    ("runtime.makeslice", "make"),
-    ("runtime.makemap", "make"),
-    ("runtime.makechan", "make"),
-    ("runtime.growslice", "append"),
-    ("runtime.mapassign", "map insert"),
-    ("internal/runtime/maps.", "map insert"),
-    ("runtime.newobject", "new"),
-    ("runtime.concatstring", "string"),
-    ("runtime.slicebytetostring", "string"),
-    ("runtime.stringtoslicebyte", "[]byte(string)"),
-    ("runtime.mallocgc", "allocation"),
-    ("runtime.morestack", "stack growth"),
-    ("runtime.newstack", "stack growth"),
-    ("runtime.racefunc", "traced calls"),
-    ("racefunc", "traced calls"),
-    ("racecallatomic", "traced atomics"),
-    ("sync/atomic.", "traced atomics"),
-    ("runtime.race", "race check"),
-    ("racecall", "race check"),
-    ("runtime.cgocall", "C code called"),
-    ("syscall.Mmap", "mmap"),
-    ("syscall.mmap", "mmap"),
-    ("syscall.(*mmapper).Mmap", "mmap"),
-    ("golang.org/x/sys/unix.Mmap", "mmap"),
-    ("internal/poll.(*FD).Read", "read"),
-    ("syscall.Read", "read"),
-    ("syscall.read", "read"),
-];
-
-/// What native code asks of its C library, without underscores and aliases in front.
-const NATIVE_VERBS: &[(&str, &str)] = &[
-    ("malloc", "malloc"),
-    ("calloc", "calloc"),
-    ("realloc", "realloc"),
-    ("posix_memalign", "posix_memalign"),
-    ("aligned_alloc", "aligned_alloc"),
-    ("memalign", "memalign"),
-    ("strdup", "strdup"),
-    ("strndup", "strdup"),
-    ("je_malloc", "malloc"),
-    ("mi_malloc", "malloc"),
-    ("tc_malloc", "malloc"),
-    ("operator new", "new"),
-    ("rust_alloc", "allocation"),
-    ("mmap", "mmap"),
-    ("mremap", "mremap"),
-    ("brk", "brk"),
-    ("sbrk", "brk"),
-    ("pthread_create", "pthread_create"),
-    ("memset", "memset"),
-    ("memcpy", "memcpy"),
-    ("memmove", "memmove"),
-];
-
-fn verb(name: &str) -> Option<&'static str> {
-    let find = |table: &'static [(&str, &str)], name: &str| {
-        table.iter().find(|(start, _)| name.starts_with(start)).map(|(_, verb)| *verb)
-    };
-    find(GO_VERBS, name).or_else(|| {
-        let bare = name.strip_prefix("__GI_").unwrap_or(name).trim_start_matches('_');
-        let bare = bare.strip_prefix("libc_").or(bare.strip_prefix("interceptor_")).unwrap_or(bare);
-        find(NATIVE_VERBS, bare)
-    })
-}
-
-/// First path elements of Go's standard library. A module of one's own may be called like one of them; then
-/// its callers are shown less readily, no more.
-const GO_LIBRARY: &[&str] = &[
-    "archive",
-    "bufio",
-    "bytes",
-    "cmp",
-    "compress",
-    "container",
-    "context",
-    "crypto",
-    "database",
-    "debug",
-    "encoding",
-    "errors",
-    "expvar",
-    "flag",
-    "fmt",
-    "go",
-    "hash",
-    "html",
-    "image",
-    "index",
-    "internal",
-    "io",
-    "iter",
-    "log",
-    "maps",
-    "math",
-    "mime",
-    "net",
-    "os",
-    "path",
-    "plugin",
-    "reflect",
-    "regexp",
-    "runtime",
-    "slices",
-    "sort",
-    "strconv",
-    "strings",
-    "structs",
-    "sync",
-    "syscall",
-    "testing",
-    "text",
-    "time",
-    "unicode",
-    "unique",
-    "unsafe",
-    "vendor",
-    "weak",
-];
-
-/// Whether a function of a Go program belongs to Go's library. C has no dots in names: those never do.
-fn is_go_library(name: &str) -> bool {
-    let first = name.split(['/', '.']).next().unwrap_or("");
-    first.len() < name.len() && GO_LIBRARY.contains(&first)
 }
 
 /// The function without the directories of its package: "http.(*Transport).dialConn".
@@ -423,6 +202,84 @@ mod tests {
         for (stack, verb, shown, callers) in cases {
             assert_eq!(folded(&stack), (Some(verb), Some(shown), callers));
         }
+    }
+
+    /// The function that a stack of these is shown to be about.
+    fn shown<'a>(functions: &[&'a str]) -> Option<&'a str> {
+        folded(functions).1
+    }
+
+    #[test]
+    fn rusts_collections_are_not_the_program() {
+        // As they were seen on stacks, generics and the outer frames cut.
+        let map = [
+            "core::ptr::copy_nonoverlapping",
+            "hashbrown::raw::RawTableInner::resize_inner",
+            "hashbrown::map::HashMap<K,V,S,A>::insert",
+            "std::collections::hash::map::HashMap<K,V,S,A>::insert",
+            "stacks::fill_map",
+        ];
+        let tree = [
+            "_int_malloc",
+            "__GI___libc_malloc",
+            "<alloc::alloc::Global as core::alloc::Allocator>::allocate",
+            "alloc::collections::btree::map::BTreeMap<K,V,A>::insert",
+            "stacks::fill_tree",
+        ];
+        let text = [
+            "__memcpy_avx512_unaligned_erms",
+            "<alloc::string::String as core::iter::traits::collect::Extend<alloc::string::String>>::extend",
+            "<core::iter::adapters::map::Map<I,F> as core::iter::traits::iterator::Iterator>::fold",
+            "stacks::fill_text",
+        ];
+        let from_elem = ["<T as alloc::vec::spec_from_elem::SpecFromElem>::from_elem", "app::buffers"];
+        let to_vec = ["<&mut [u8] as alloc::slice::hack::ConvertVec>::to_vec", "app::copied"];
+        assert_eq!(shown(&map), Some("stacks::fill_map"));
+        assert_eq!(shown(&tree), Some("stacks::fill_tree"));
+        assert_eq!(shown(&text), Some("stacks::fill_text"));
+        assert_eq!(shown(&from_elem), Some("app::buffers"));
+        assert_eq!(shown(&to_vec), Some("app::copied"));
+        for own in [
+            "<app::Cache as core::iter::traits::collect::Extend<u8>>::extend",
+            "<&mut app::Cache as core::iter::traits::iterator::Iterator>::next",
+            "<T as app::Store>::put",
+        ] {
+            assert_eq!(shown(&["malloc", own, "main"]), Some(own));
+        }
+    }
+
+    #[test]
+    fn templates_are_known_behind_the_type_they_return() {
+        let grow =
+            "void std::vector<app::Item, std::allocator<app::Item> >::_M_realloc_insert<app::Item>(int)";
+        assert_eq!(shown(&["operator new(unsigned long)", grow, "app::fill()"]), Some("app::fill()"));
+        for own in [
+            "std::vector<int> app::made<int>(std::string (*)(int))",
+            "(anonymous namespace)::leak_records(unsigned long)",
+            "app::(anonymous namespace)::leak()",
+            "app::List::operator->() const",
+        ] {
+            assert_eq!(shown(&["malloc", own, "main"]), Some(own));
+        }
+    }
+
+    #[test]
+    fn what_an_allocator_calls_is_the_allocator() {
+        let frame = |module: &str, name: &str| {
+            let (function, module) = (Some(name.to_owned()), Some(module.to_owned()));
+            Frame { function, module, ..Frame::default() }
+        };
+        let stack = ["extent_grow", "arena_bin_malloc", "malloc"].map(|name| frame("libjemalloc.so.2", name));
+        let leak = [frame("app", "leak"), frame("app", "main")];
+        let of = |inner: &[Frame]| fold(&[inner, &leak].concat());
+        assert_eq!((of(&stack).shown, of(&stack).verb), (Some(3), Some("malloc")));
+        // A signal came meanwhile: its handler is the program's.
+        let handler =
+            [frame("app", "on_signal"), frame("libc.so.6", "__restore_rt"), frame("libc.so.6", "malloc")];
+        assert_eq!(of(&handler).shown, Some(0));
+        let linked_in = ["_rjem_je_arena_slab", "slab_of", "_rjem_malloc"].map(|name| frame("app", name));
+        assert_eq!(of(&linked_in).shown, Some(3));
+        assert_eq!(of(&[frame("app", "grow"), frame("app", "malloc_leak")]).shown, Some(0));
     }
 
     #[test]
