@@ -6,7 +6,7 @@ use leakprobe::report::{self, Format, Report};
 use serde_json::Value;
 
 use crate::parts::MIB;
-use crate::{heap, plain, rendered, reports};
+use crate::{goroutines, heap, plain, rendered, reports};
 
 fn written(before: &Report, after: &Report, format: Format) -> String {
     let mut out = Vec::new();
@@ -27,7 +27,7 @@ fn later(report: &Report) -> Report {
     for site in &mut later.heap_profile.sites {
         site.bytes += 20 * MIB;
     }
-    later.findings.extend(reports::goroutine_leak().findings);
+    later.findings.extend(goroutines::goroutine_leak().findings);
     later
 }
 

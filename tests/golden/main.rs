@@ -6,6 +6,7 @@
 mod comparison;
 mod files;
 mod formats;
+mod goroutines;
 mod heap;
 mod malloc;
 mod page;
@@ -164,7 +165,7 @@ fn objects_by_class() {
 
 #[test]
 fn goroutines_many_and_few() {
-    let mut report = reports::goroutine_leak();
+    let mut report = goroutines::goroutine_leak();
     check_text(&report, 80, expect_file!["expect/goroutines_80.txt"]);
     check(&report, Format::Json, &plain(80), expect_file!["expect/goroutines.json"]);
     report.goroutine_totals =

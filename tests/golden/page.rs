@@ -6,7 +6,7 @@ use leakprobe::report::html::SCRIPT_HASH;
 use leakprobe::report::{Format, Report};
 use sha2::{Digest as _, Sha256};
 
-use crate::{check, heap, plain, rendered, reports};
+use crate::{check, goroutines, heap, plain, rendered, reports};
 
 fn page(report: &Report) -> String {
     rendered(report, Format::Html, &plain(80))
@@ -21,7 +21,7 @@ fn script(page: &str) -> &str {
 fn pages() {
     check(&reports::race_leak(), Format::Html, &plain(80), expect_file!["expect/race.html"]);
     check(&reports::snapshot(), Format::Html, &plain(80), expect_file!["expect/snapshot.html"]);
-    check(&reports::goroutine_leak(), Format::Html, &plain(80), expect_file!["expect/goroutines.html"]);
+    check(&goroutines::goroutine_leak(), Format::Html, &plain(80), expect_file!["expect/goroutines.html"]);
     check(&heap::leak(), Format::Html, &plain(80), expect_file!["expect/heap_leak.html"]);
 }
 
@@ -63,7 +63,7 @@ fn names_stay_text() {
     for site in &mut report.heap_profile.sites {
         site.note = Some(attack.to_owned().into());
     }
-    report.goroutines = reports::goroutine_leak().goroutines;
+    report.goroutines = goroutines::goroutine_leak().goroutines;
     report.goroutines[0].state = attack.to_owned().into();
     report.goroutines[1].wait_reason = Some(attack.to_owned());
     report.findings = reports::race_leak().findings;

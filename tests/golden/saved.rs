@@ -4,7 +4,7 @@ use leakprobe::report::saved::Unreadable;
 use leakprobe::report::{Format, Report};
 use serde_json::{Value, json};
 
-use crate::{plain, rendered, reports};
+use crate::{goroutines, plain, rendered, reports};
 
 fn saved(report: &Report) -> Value {
     serde_json::from_str(&rendered(report, Format::Json, &plain(80))).expect("the JSON parses")
@@ -52,7 +52,7 @@ fn another_schema_is_refused_by_name() {
 
 #[test]
 fn a_report_cut_anywhere_is_refused() {
-    let json = saved(&reports::goroutine_leak()).to_string();
+    let json = saved(&goroutines::goroutine_leak()).to_string();
     for length in (0..json.len()).step_by(7) {
         refused(&json.as_bytes()[..length], "it is not what");
     }
