@@ -42,6 +42,8 @@ pub enum Command {
     Render(Render),
     /// Compare two saved reports: of one process, or of two
     Diff(Diff),
+    /// Say what this kernel, these privileges and this container allow
+    Doctor(Doctor),
     /// Write the completions of a shell to standard output
     Completions(Completions),
 }
@@ -74,6 +76,18 @@ pub struct Diff {
     pub written: Written,
 }
 
+/// What leakprobe can do here.
+#[derive(Args, Debug)]
+pub struct Doctor {
+    /// Try to read this process, and not all of them
+    #[arg(value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pub pid: Option<i32>,
+
+    /// The checkup's form and place: text and json.
+    #[command(flatten)]
+    pub written: Written,
+}
+
 /// Completions.
 #[derive(Args, Debug)]
 pub struct Completions {
@@ -95,6 +109,7 @@ Examples:
   leakprobe render report.json -f pprof -o mem.pb.gz     then: go tool pprof mem.pb.gz
   leakprobe render report.json -f html -o report.html    for a browser
   leakprobe diff before.json after.json          what became more
+  leakprobe doctor                               what is possible on this machine
 
 Exit codes: 0 done, 1 grew by --fail-on-growth, 2 usage, 3 no such process,
 4 not permitted, 5 the kernel lacks what is needed, 6 internal error.";

@@ -14,6 +14,7 @@ pub mod attribute;
 pub mod claim;
 pub mod cli;
 pub mod diagnose;
+pub mod doctor;
 mod host;
 pub mod look;
 pub mod report;

@@ -7,12 +7,13 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser as _};
-use leakprobe::cli::{Arguments, Chosen, Command, CommandLine};
+use leakprobe::cli::{Arguments, Chosen, Command, CommandLine, Doctor, OutputFormat};
+use leakprobe::report::checkup::Obstacle;
 use leakprobe::target::TargetError;
 use leakprobe::target::by_name::{NameError, pid_of};
 use leakprobe::trace::AttachError;
 use leakprobe::watch::Progress;
-use leakprobe::{Request, run};
+use leakprobe::{Request, doctor, run};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -41,9 +42,20 @@ fn main() -> ExitCode {
         Err(error) => {
             // Nobody may be listening on stderr either.
             let _ = writeln!(io::stderr(), "leakprobe: {error:#}");
-            ExitCode::from(exit_code(&error))
+            let code = exit_code(&error);
+            if code == NOT_PERMITTED {
+                say_why_not_permitted();
+            }
+            ExitCode::from(code)
         }
     }
+}
+
+fn say_why_not_permitted() {
+    for cause in doctor::likely_causes() {
+        let _ = writeln!(io::stderr(), "leakprobe: {cause}");
+    }
+    let _ = writeln!(io::stderr(), "leakprobe: `leakprobe doctor` says what is possible here");
 }
 
 /// The first ^C ends the window; the second one ends leakprobe, whatever it is busy with.
@@ -62,6 +74,7 @@ fn dispatch(line: &CommandLine) -> Result<ExitCode> {
         None => return look_and_report(&line.arguments),
         Some(Command::Render(arguments)) => saved::render(arguments)?,
         Some(Command::Diff(arguments)) => saved::diff(arguments)?,
+        Some(Command::Doctor(arguments)) => return examine(arguments),
         Some(Command::Completions(arguments)) => {
             clap_complete::generate(
                 arguments.shell,
@@ -107,6 +120,21 @@ fn look_and_report(arguments: &Arguments) -> Result<ExitCode> {
     Ok(if has_grown { ExitCode::from(HAS_GROWN) } else { ExitCode::SUCCESS })
 }
 
+/// Its code is the one that watching a process would have.
+fn examine(arguments: &Doctor) -> Result<ExitCode> {
+    if !matches!(arguments.written.format(), OutputFormat::Text | OutputFormat::Json) {
+        return Err(NoSuchForm("a checkup").into());
+    }
+    let output = Output::open(&arguments.written)?;
+    let checkup = doctor::examine(arguments.pid)?;
+    output.write_checkup(&checkup, &arguments.written)?;
+    Ok(match checkup.obstacle {
+        None => ExitCode::SUCCESS,
+        Some(Obstacle::NotPermitted) => ExitCode::from(NOT_PERMITTED),
+        Some(Obstacle::KernelLacks) => ExitCode::from(KERNEL_LACKS),
+    })
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()
@@ -131,10 +159,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         return USAGE;
     }
     match error.downcast_ref::<AttachError>() {
-        Some(AttachError::NotPermitted { .. }) => NOT_PERMITTED,
-        Some(AttachError::NoTracefs { error }) if error.kind() == io::ErrorKind::PermissionDenied => {
-            NOT_PERMITTED
-        }
+        Some(refusal) if refusal.is_for_want_of_privilege() => NOT_PERMITTED,
         Some(_) => KERNEL_LACKS,
         None => INTERNAL,
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use leakprobe::cli::{ColorChoice, OutputFormat, StacksOf, Written};
+use leakprobe::report::checkup::Checkup;
 use leakprobe::report::comparison::Comparison;
 use leakprobe::report::{self, Format, Measure, Report, Style};
 
@@ -95,6 +96,13 @@ impl Output {
         let style = self.style(written);
         let format = if written.format() == OutputFormat::Json { Format::Json } else { Format::Text };
         self.put(|out| report::write_comparison(comparison, format, &style, out))
+    }
+
+    /// Writes the checkup likewise.
+    pub fn write_checkup(self, checkup: &Checkup, written: &Written) -> Result<()> {
+        let style = self.style(written);
+        let format = if written.format() == OutputFormat::Json { Format::Json } else { Format::Text };
+        self.put(|out| report::write_checkup(checkup, format, &style, out))
     }
 
     fn put(self, write: impl Fn(&mut dyn Write) -> io::Result<()>) -> Result<()> {

@@ -20,10 +20,10 @@ pub struct NoInput {
     why: String,
 }
 
-/// A form that a comparison has not.
+/// A form that this has not.
 #[derive(Debug, thiserror::Error)]
-#[error("a comparison is written as text or json: give --format one of them")]
-pub struct NoSuchForm;
+#[error("{0} is written as text or json: give --format one of them")]
+pub struct NoSuchForm(pub &'static str);
 
 /// `leakprobe render`.
 pub fn render(arguments: &Render) -> Result<()> {
@@ -34,7 +34,7 @@ pub fn render(arguments: &Render) -> Result<()> {
 /// `leakprobe diff`.
 pub fn diff(arguments: &Diff) -> Result<()> {
     if !matches!(arguments.written.format(), OutputFormat::Text | OutputFormat::Json) {
-        return Err(NoSuchForm.into());
+        return Err(NoSuchForm("a comparison").into());
     }
     let comparison = compare(&read(&arguments.before)?, &read(&arguments.after)?);
     Output::open(&arguments.written)?.write_comparison(&comparison, &arguments.written)

@@ -11,10 +11,10 @@ use anyhow::{Context, Result, ensure};
 use leakprobe_tests::probe::Outcome;
 use leakprobe_tests::{Probe, Workload, expect, places};
 
-const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 65_534;
 
 /// The sentence says what it is about, once, and neither panics nor shows a type of Rust.
-fn ends_with(outcome: &Outcome, code: i32, words: &[&str]) -> Result<()> {
+pub(crate) fn ends_with(outcome: &Outcome, code: i32, words: &[&str]) -> Result<()> {
     let said = &outcome.stderr;
     ensure!(outcome.ended.code == Some(code), "expected exit code {code}, got {:?}: {said}", outcome.ended);
     ensure!(!said.contains("panicked") && !said.contains("Error {"), "this is not for people: {said}");
@@ -64,7 +64,7 @@ fn a_duration_that_is_none() -> Result<()> {
 fn an_ordinary_user_is_told_the_capability() -> Result<()> {
     let workload = Workload::start("c/idle")?;
     let copy = Copy::everybody_may_run()?;
-    let mut command = Command::new(&copy.program);
+    let mut command = Command::new(&copy.path);
     command.args(["--pid", &workload.pid().to_string(), "--duration", "1s"]).uid(NOBODY).gid(NOBODY);
     let outcome = Probe::spawn(command)?.finish()?;
     ends_with(&outcome, 4, &["CAP_"])
@@ -176,19 +176,19 @@ fn a_kernel_thread() -> Result<String> {
 }
 
 /// leakprobe where every user can run it: the clone may lie in a home that is closed to others.
-struct Copy {
-    program: PathBuf,
+pub(crate) struct Copy {
+    pub(crate) path: PathBuf,
 }
 
 impl Copy {
-    fn everybody_may_run() -> Result<Self> {
+    pub(crate) fn everybody_may_run() -> Result<Self> {
         let original = places::leakprobe()?;
         let program = std::env::temp_dir().join(format!("leakprobe-for-nobody-{}", std::process::id()));
         fs::copy(&original, &program)
             .with_context(|| format!("copy {} to {}", original.display(), program.display()))?;
-        let copy = Self { program };
-        fs::set_permissions(&copy.program, fs::Permissions::from_mode(0o755))
-            .with_context(|| format!("let everybody run {}", copy.program.display()))?;
+        let copy = Self { path: program };
+        fs::set_permissions(&copy.path, fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("let everybody run {}", copy.path.display()))?;
         Ok(copy)
     }
 }
@@ -196,6 +196,6 @@ impl Copy {
 impl Drop for Copy {
     fn drop(&mut self) {
         // A test that fails has more to tell than a copy that cannot be removed.
-        fs::remove_file(&self.program).ok();
+        fs::remove_file(&self.path).ok();
     }
 }

@@ -28,6 +28,7 @@ mod matrix;
 mod moving;
 mod other_go;
 mod pprof;
+mod privileges;
 mod race_and_cgo;
 mod race_detector;
 mod retention;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::Result;
 use rustix::time::{ClockId, clock_gettime};
 
-pub use self::pagemap::{PageRun, Residency};
+pub use self::pagemap::{PageRun, Residency, has_pagemap_scan};
 use self::reading::Reading;
 pub use self::resident::ResidentMemory;
 pub use self::smaps::RegionUsage;

@@ -216,6 +216,13 @@ pub fn read_range(pagemap: &File, range: AddrRange) -> Vec<PageRun> {
     runs
 }
 
+/// Whether the kernel has PAGEMAP_SCAN, tried on ourselves.
+pub fn has_pagemap_scan() -> bool {
+    let Some(range) = AddrRange::new(0, PAGE_BYTES) else { return false };
+    File::open("/proc/self/pagemap")
+        .is_ok_and(|pagemap| scan(&pagemap, range, &mut [ScannedRegion::default()], &mut Vec::new()).is_ok())
+}
+
 fn gap(usage: &RegionUsage, why: &str) -> Gap {
     Gap {
         what: format!("resident pages of {:?}", usage.region.range),

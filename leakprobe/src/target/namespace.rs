@@ -10,9 +10,6 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::{AtFlags, CWD, Stat, major, minor, statat};
 
-/// The initial PID namespace's inode number (Linux `include/linux/proc_ns.h`, `PROC_PID_INIT_INO`).
-const INITIAL_INODE: u64 = 0xEFFF_FFFC;
-
 /// The kernel's own device numbers have the minor number in so many low bits (Linux `include/linux/kdev_t.h`).
 const MINOR_BITS: u32 = 20;
 
@@ -35,6 +32,9 @@ pub struct PidNamespace {
 }
 
 impl PidNamespace {
+    /// The initial namespace's inode number (Linux `include/linux/proc_ns.h`, `PROC_PID_INIT_INO`).
+    pub const INITIAL_INODE: u64 = 0xEFFF_FFFC;
+
     /// That of a process by its folder in /proc; none for the initial one.
     ///
     /// # Errors
@@ -45,7 +45,7 @@ impl PidNamespace {
 
     fn from_stat(stat: &Stat) -> Option<Self> {
         let dev = u64::from(major(stat.st_dev)) << MINOR_BITS | u64::from(minor(stat.st_dev));
-        (stat.st_ino != INITIAL_INODE).then_some(Self { dev, inode: stat.st_ino })
+        (stat.st_ino != Self::INITIAL_INODE).then_some(Self { dev, inode: stat.st_ino })
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
         let ours = NamespacedPid::ours().unwrap();
         assert_eq!(ours.pid, std::process::id());
         let link = std::fs::read_link("/proc/self/ns/pid").unwrap();
-        let inode = ours.namespace.map_or(INITIAL_INODE, |namespace| namespace.inode);
+        let inode = ours.namespace.map_or(PidNamespace::INITIAL_INODE, |namespace| namespace.inode);
         assert_eq!(link.to_str(), Some(format!("pid:[{inode}]").as_str()));
     }
 

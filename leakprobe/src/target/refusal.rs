@@ -37,7 +37,7 @@ pub enum TargetError {
     },
     /// The kernel does not let us.
     #[error(
-        "not permitted to read {object} ({error}): run as root, or with CAP_SYS_PTRACE (and CAP_SYS_ADMIN for mapped files)"
+        "not permitted to read {object} ({error}): run as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
     )]
     NotPermitted {
         /// What was read.

@@ -187,7 +187,7 @@ pub fn attach(
         (None, Some(error)) if wanted.is_none() => Err(error),
         (None, error) => Err(AttachError::Backend {
             backend: wanted.map_or("none", Backend::word),
-            error: error.map_or_else(|| SILENT.to_owned(), |error| error.to_string()),
+            error: Box::new(error.unwrap_or(AttachError::KernelLacks { error: SILENT.to_owned() })),
         }),
     }
 }

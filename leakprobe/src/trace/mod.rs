@@ -11,7 +11,7 @@ pub mod probes;
 pub mod rate;
 pub mod recording;
 mod refusal;
-mod tracefs;
+pub mod tracefs;
 mod trial;
 pub mod unwound;
 
@@ -179,6 +179,11 @@ impl Tracer {
     /// Where system calls are seen.
     pub fn backend(&self) -> Backend {
         self.backend
+    }
+
+    /// The probes, with those that saw nothing of what they were tried on.
+    pub fn probes(&self) -> &[Probe] {
+        &self.probes
     }
 
     /// The window begins: growth counts from here, at a rate that fits what was seen since attaching.

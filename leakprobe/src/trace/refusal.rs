@@ -30,7 +30,7 @@ pub enum AttachError {
         /// Its word.
         backend: &'static str,
         /// Why.
-        error: String,
+        error: Box<AttachError>,
     },
     /// The kernel lacks something.
     #[error("this kernel cannot run the probes: {error}")]
@@ -38,6 +38,18 @@ pub enum AttachError {
         /// What it said.
         error: String,
     },
+}
+
+impl AttachError {
+    /// Whether more privileges would help, and not another kernel.
+    pub fn is_for_want_of_privilege(&self) -> bool {
+        match self {
+            Self::NotPermitted { .. } => true,
+            Self::NoTracefs { error } => error.kind() == std::io::ErrorKind::PermissionDenied,
+            Self::Backend { error, .. } => error.is_for_want_of_privilege(),
+            Self::NoObject | Self::KernelLacks { .. } => false,
+        }
+    }
 }
 
 /// Sorts a refusal: a privilege that is missing, or a kernel that cannot.

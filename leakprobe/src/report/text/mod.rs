@@ -7,6 +7,7 @@
 mod advice;
 mod blocks;
 mod cgroup;
+pub(super) mod checkup;
 pub(super) mod comparison;
 mod entry;
 pub(super) mod frames;
