@@ -10,8 +10,8 @@ use leakprobe_tests::folder::Folder;
 use leakprobe_tests::places::NEWEST_GO;
 use leakprobe_tests::{Probe, Workload, expect, places};
 
+use crate::chain::{Chain, End, follow};
 use crate::sites;
-use crate::stacks::{End, INNERMOST, carries_both};
 
 /// What a container's runtime takes away from its processes, but for the root.
 const CONTAINER: [&str; 7] =
@@ -36,7 +36,11 @@ fn a_process_in_a_container_is_seen_from_outside() -> Result<()> {
 fn go_and_c_call_each_other_in_a_container() -> Result<()> {
     let build = GoBuild { version: NEWEST_GO, kind: Kind::Cgo, symbols: Symbols::Stripped };
     let workload = Workload::start_contained(&CONTAINER, &compile::go_workload("go/stacks", build)?)?;
-    carries_both(workload, "callback", INNERMOST, End::Named("main.callbackOutermost"))
+    let outermost = End::Named("main.callbackOutermost");
+    let chain = Chain { verb: "callback", innermost: End::INNERMOST, outermost };
+    let complaints = follow(workload, &[chain], &[])?.0.complaints();
+    ensure!(complaints.is_empty(), "{}", complaints.join("\n"));
+    Ok(())
 }
 
 /// As in `kubectl debug` with a target, or a sidecar: leakprobe shares the process's namespaces, not the node's.

@@ -3,8 +3,10 @@
 //!
 //! The surprise: a name says how it is built. `go/race_*` has the race detector; `c/asan_NAME`, `c/tsan_NAME` and
 //! `c/lsan_NAME` are `c/NAME` with that sanitizer, `c/static_NAME` is `c/NAME` linked statically, `c/musl_NAME` with musl as
-//! its C library. What other compilers make with sanitizers, [`sanitized`] builds.
+//! its C library. What other compilers make with sanitizers, [`sanitized`] builds, and
+//! [`native`] chains of calls in every way.
 
+pub mod native;
 pub mod sanitized;
 
 use std::fmt;
@@ -43,6 +45,8 @@ pub enum Kind {
     Race,
     /// With C where the program has any, linked by gcc then. Sets the build tag `with_cgo`.
     Cgo,
+    /// The same, with C that keeps the frame pointer.
+    CgoFrames,
     /// A shared library for a C program, with C where the package has any. Sets the build tag `with_cgo`.
     Shared,
     /// A plug-in for a program that is built as [`Self::Cgo`].
@@ -74,7 +78,7 @@ impl GoBuild {
             Kind::Plain => vec![],
             Kind::Pie => vec!["-buildmode=pie"],
             Kind::Race => vec!["-race"],
-            Kind::Cgo => vec!["-tags=with_cgo"],
+            Kind::Cgo | Kind::CgoFrames => vec!["-tags=with_cgo"],
             Kind::Shared => vec!["-tags=with_cgo", "-buildmode=c-shared"],
             Kind::Plugin => vec!["-tags=with_cgo", "-buildmode=plugin"],
             Kind::Arm64 => vec![],
@@ -101,6 +105,7 @@ impl fmt::Display for Kind {
             Self::Pie => "PIE",
             Self::Race => "-race",
             Self::Cgo => "cgo",
+            Self::CgoFrames => "cgo with frame pointers",
             Self::Shared => "c-shared",
             Self::Plugin => "plug-in",
             Self::Arm64 => "arm64",
@@ -196,8 +201,8 @@ impl Recipe {
 
     fn cpp(program: &str) -> Self {
         let folder = sources().join("cpp");
-        let mut compiler = Command::new("g++");
-        compiler.current_dir(&folder).args(["-O2", "-g", "-Wall", "-Wextra", "-pthread", "-I../c"]);
+        let mut compiler = gcc(&folder, "g++");
+        compiler.arg("-I../c");
         let mut source = program;
         while let Some((flag, rest)) =
             CPP_VARIANTS.iter().find_map(|(prefix, flag)| Some((flag, source.strip_prefix(prefix)?)))
@@ -289,6 +294,9 @@ fn go(folder: &Path, program: &str, build: GoBuild) -> Result<Command> {
     let is_go_alone = matches!(build.kind, Kind::Plain | Kind::Pie | Kind::Arm64);
     go.env("CGO_ENABLED", if is_go_alone { "0" } else { "1" });
     go.env("GOARCH", if build.kind == Kind::Arm64 { "arm64" } else { "amd64" });
+    let frames =
+        if build.kind == Kind::CgoFrames { "-fno-omit-frame-pointer" } else { "-fomit-frame-pointer" };
+    go.env("CGO_CFLAGS", format!("-O2 -g {frames}"));
     go.env("GOCACHE", cache.join("go-build")).env("GOPATH", cache.join("go-path"));
     go.current_dir(folder).arg("build").args(build.arguments());
     Ok(go)

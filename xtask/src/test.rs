@@ -36,10 +36,11 @@ enum Verdict {
 }
 
 /// What `--all` does besides: every version of what the ordinary run tries at the corners.
-const WIDE_STEPS: [Step; 3] = [
+const WIDE_STEPS: [Step; 4] = [
     ("wide set-up", || setup::run(Releases::All)),
     ("versions of Go", versions_of_go),
     ("sanitizers", sanitizers),
+    ("stacks", stacks),
 ];
 
 pub(crate) fn run(all: bool, keep_going: bool) -> Result<()> {
@@ -126,6 +127,13 @@ fn sanitizers() -> Result<()> {
     sanitizers.env("LEAKPROBE_VERSIONS", "all");
     sanitizers.env("LEAKPROBE_TABLE", places::repository().join("docs/sanitizers.md"));
     in_the_open(sanitizers)
+}
+
+fn stacks() -> Result<()> {
+    let mut stacks = live_tests(&["stacks::"])?;
+    stacks.env("LEAKPROBE_VERSIONS", "all");
+    stacks.env("LEAKPROBE_TABLE", places::repository().join("docs/stacks.md"));
+    in_the_open(stacks)
 }
 
 fn live_tests(filter: &[&str]) -> Result<Command> {

@@ -233,13 +233,19 @@ impl Sanitizer {
     }
 }
 
+impl fmt::Display for Language {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::C => "C",
+            Self::Cpp => "C++",
+            Self::Rust => "Rust",
+        })
+    }
+}
+
 impl fmt::Display for SanitizedBuild {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let language = match self.language {
-            Language::C => "C",
-            Language::Cpp => "C++",
-            Language::Rust => "Rust",
-        };
+        let language = self.language;
         match self.compiler {
             Compiler::Gcc => write!(formatter, "{language}, gcc")?,
             Compiler::Clang(version) => write!(formatter, "{language}, clang {version}")?,

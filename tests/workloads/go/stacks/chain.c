@@ -1,3 +1,5 @@
+//go:build with_cgo
+
 #include "chain.h"
 
 #include <pthread.h>
