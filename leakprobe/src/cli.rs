@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-pub use self::look::{Arguments, BackendChoice, Chosen, Look};
+pub use self::look::{Arguments, BackendChoice, Chosen, Look, Run};
+pub use self::values::MAX_DURATION;
 pub use self::written::{ColorChoice, OutputFormat, StacksOf, Written};
 
 /// Who owns a process's resident memory, who makes it grow, and from where.
@@ -38,6 +39,9 @@ pub struct CommandLine {
 /// What leakprobe does besides looking at a process.
 #[derive(Subcommand, Debug)]
 pub enum Command {
+    /// Start a program and watch it from its first instruction on
+    #[command(after_help = RUN_HELP)]
+    Run(Run),
     /// Write a saved report (--format json) in another form
     Render(Render),
     /// Compare two saved reports: of one process, or of two
@@ -96,6 +100,17 @@ pub struct Completions {
     pub shell: Shell,
 }
 
+const RUN_HELP: &str = "\
+The report comes when the program ends, at ^C or after --duration; it goes to standard error, or where
+--output says. Signals sent to leakprobe are passed on, and its exit code is the program's: 128 and the
+signal's number where one ended it, 126 or 127 where it cannot be started. What the program forks is not
+followed, what it executes is. Debuggers cannot attach to it meanwhile.
+
+Examples:
+  leakprobe run -- ./server --flag                  until it ends
+  leakprobe run --json -o report.json -- make test  with the report in a file
+  leakprobe run -d 30s -- ./server                  the first 30 seconds; then it runs on unwatched";
+
 const EXAMPLES: &str = "\
 Examples:
   leakprobe 12345                                who owns its memory, what grew in 10 s
@@ -105,6 +120,7 @@ Examples:
   leakprobe 12345 --watch                        until ^C, with a line a minute
   leakprobe 12345 -d 5m --fail-on-growth 20MiB   for a test: exit code 1 if it grew
   leakprobe --name api-server                    by name, if only one process has it
+  leakprobe run -- ./server --flag               from its first instruction on, until it ends
   leakprobe render report.json                   a saved report again, for people
   leakprobe render report.json -f pprof -o mem.pb.gz     then: go tool pprof mem.pb.gz
   leakprobe render report.json -f html -o report.html    for a browser
@@ -121,7 +137,6 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
-    use crate::cli::values::MAX_DURATION;
 
     fn parsed(line: &str) -> Result<CommandLine, clap::Error> {
         CommandLine::try_parse_from(line.split(' '))
@@ -164,5 +179,14 @@ mod tests {
         assert!(!has_command("leakprobe 12 --format text").unwrap());
         assert!(has_command("leakprobe 12 render report.json").is_err());
         assert!(has_command("leakprobe render").is_err());
+    }
+
+    #[test]
+    fn what_is_run_keeps_its_own_options() {
+        let line = parsed("leakprobe run -d 1s -- server --json -d 2").unwrap();
+        let Some(Command::Run(run)) = line.command else { panic!("{line:?}") };
+        assert_eq!(run.duration(), Duration::from_secs(1));
+        assert_eq!(run.command, ["server", "--json", "-d", "2"]);
+        assert!(parsed("leakprobe run").is_err() && parsed("leakprobe run --").is_err());
     }
 }

@@ -16,40 +16,37 @@ pub mod cli;
 pub mod diagnose;
 pub mod doctor;
 mod host;
+pub mod launch;
 pub mod look;
 pub mod report;
 pub mod runtimes;
+mod scene;
 pub mod snapshot;
 pub mod symbolize;
 pub mod target;
 pub mod trace;
 pub mod unwind;
 pub mod watch;
+mod window;
 
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 
-use self::address::AddrRange;
-use self::attribute::last_known;
 use self::claim::Gap;
-use self::diagnose::trend::{Moment, trend};
-use self::look::{Look, look};
+use self::diagnose::trend::trend;
+use self::launch::Launched;
+use self::look::Look;
 use self::report::{GoroutinesStarted, Report};
 use self::runtimes::Runtimes;
-use self::runtimes::go::GoRuntime;
 use self::runtimes::go::goroutines::{Goroutines, StackPages};
 use self::symbolize::Symbolizer;
-use self::target::{Target, TargetError, modules};
+use self::target::Target;
+use self::trace::Tracer;
 use self::trace::backend::Backend;
 use self::trace::rate::StackRate;
-use self::trace::recording::Recording;
-use self::trace::{Tracer, Tracing, Watched};
-use self::unwind::Unwinder;
-use self::watch::{Acquaintance, End, Progress, Watch};
-
-/// Go's arenas follow each other; no window is long enough for the heap to grow by more.
-const HEAP_ROOM_BYTES: u64 = 1 << 40;
+use self::watch::Progress;
+use self::window::{Scenes, Window};
 
 /// What to look at, and for how long.
 #[derive(Clone, Debug)]
@@ -77,44 +74,40 @@ pub struct Outcome {
     pub probes: Option<Tracer>,
 }
 
-/// Looks at a process and reports.
+/// Looks at a process and reports. `launched` is the process where leakprobe has started it, and holds it; when this
+/// returns it may be held at its end.
 ///
 /// # Errors
-/// [`TargetError`] or [`trace::AttachError`] somewhere in the chain where the process cannot be looked at
+/// [`target::TargetError`] or [`trace::AttachError`] somewhere in the chain where the process cannot be looked at
 /// at all; whatever is merely missing from the answer is in the report.
-pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Outcome> {
+pub async fn run(
+    request: &Request,
+    launched: Option<&mut Launched>,
+    tell: &mut dyn FnMut(Progress),
+) -> Result<Outcome> {
     let target = Target::open(request.pid)?;
     let started_at = SystemTime::now();
-    let regions = target.regions();
-    let (modules, mut gaps) = modules::open_all(&target, &regions);
-    let (runtimes, unread) = Runtimes::find(&target, &modules);
-    gaps.extend(unread);
-    let go = runtimes.go_code();
-    let race_text = runtimes.race_text(&modules);
-    let roles = runtimes.code_roles(&modules, &race_text);
-
+    let scenes = Scenes::of(&target);
     let window = if request.duration.is_zero() {
-        Window::none(see(&target, &modules, &runtimes)?)
+        Window::snapshot(&target, scenes.latest())?
     } else {
-        let mut unwinder = Unwinder::new(&modules, &regions, go.clone());
-        let watched = watched(&target, &runtimes, &race_text)?;
-        watch_window(request, &target, &watched, &modules, &runtimes, &mut unwinder, tell).await?
+        Window::watch(request, &target, &scenes, launched, tell).await?
     };
-    let end = window.end.as_ref().unwrap_or(&window.start);
-    gaps.extend(end.gaps.iter().cloned());
-    gaps.extend(window.ended_early.then(last_known::gap));
+    let scene = scenes.latest();
+    let Window { start, end, .. } = &window;
+    let start = start.as_ref();
+    let mut gaps: Vec<Gap> = scene.gaps.iter().cloned().chain(window.gaps()).collect();
 
-    let start = window.watched.then_some(&window.start);
-    let recording = window.watched.then_some(&window.recording);
-    let account = account::draw_up(start, end, recording, &roles, &modules);
-    let mut symbolizer = Symbolizer::new(&modules, go);
+    let recording = start.map(|_| &window.recording);
+    let account = account::draw_up(start, end, recording, &scene.code_roles(), &scene.modules);
+    let mut symbolizer = Symbolizer::new(&scene.modules, scene.runtimes.go_code());
     let call_sites = account.named_sites(&window.recording, &mut symbolizer);
     let call_sites = account::held::with_allocations(call_sites, start, end, &mut symbolizer);
     let heap_profile = account::held::heap_profile(start, end, &mut symbolizer);
     let goroutines =
-        read_goroutines(&target, &runtimes, window.ended_early, &account.goroutine_stacks, &mut gaps);
+        read_goroutines(&target, &scene.runtimes, window.ended_early, &account.goroutine_stacks, &mut gaps);
     let call_sites = account::goroutines::with_stacks(call_sites, &goroutines, &mut symbolizer);
-    let mut report = host::report(request, &target, &runtimes, &account, end);
+    let mut report = host::report(request, &target, &scene.runtimes, &account, end);
     if !goroutines.is_empty() {
         report.goroutines = account::goroutines::named(&goroutines, start.is_some(), &mut symbolizer);
         report.goroutine_totals = Some(account::goroutines::totals(&goroutines));
@@ -122,9 +115,9 @@ pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Ou
     report.window = report::Window { started_at: account::rfc3339(started_at), seconds: window.seconds };
     report.host.backend = window.probes.as_ref().map_or("none", |probes| probes.backend().word()).into();
     report.growth = trend(&window.timeline);
+    report.target.runtime.goroutines_started = goroutines_started(start, end);
     report.timeline = window.timeline;
     report.target.ended = window.end_word.map(Into::into);
-    report.target.runtime.goroutines_started = goroutines_started(start, end);
     report.tracing = window.tracing;
     report.call_sites = call_sites;
     report.heap_profile = heap_profile;
@@ -132,113 +125,6 @@ pub async fn run(request: &Request, tell: &mut dyn FnMut(Progress)) -> Result<Ou
     report.tracing.own_peak_rss = host::own_peak_rss_bytes();
     report.findings = diagnose::diagnose(&report.facts());
     Ok(Outcome { report, probes: window.probes })
-}
-
-/// What the window yielded.
-struct Window {
-    start: Look,
-    /// `None` for a snapshot.
-    end: Option<Look>,
-    watched: bool,
-    /// The process was gone before its memory could be read again.
-    ended_early: bool,
-    end_word: Option<&'static str>,
-    seconds: f64,
-    timeline: Vec<Moment>,
-    recording: Recording,
-    tracing: Tracing,
-    probes: Option<Tracer>,
-}
-
-impl Window {
-    fn none(start: Look) -> Self {
-        Self {
-            start,
-            end: None,
-            watched: false,
-            ended_early: false,
-            end_word: None,
-            seconds: 0.0,
-            timeline: Vec::new(),
-            recording: Recording::default(),
-            tracing: Tracing::default(),
-            probes: None,
-        }
-    }
-}
-
-/// Probes first, then the snapshot that growth counts from: what is touched in between is in it. At the
-/// end the snapshot first, then the last events: what it counts was recorded.
-async fn watch_window(
-    request: &Request,
-    target: &Target,
-    watched: &Watched,
-    modules: &[modules::Module],
-    runtimes: &Runtimes,
-    unwinder: &mut Unwinder<'_>,
-    tell: &mut dyn FnMut(Progress),
-) -> Result<Window> {
-    let mut recording = Recording::new(host::monotonic_ns(), host::brk_addr(&target.regions()));
-    let mut tracer = Tracer::attach(watched, request.backend, request.stack_rate, request.verbose)?;
-    let mut acquaintance = Acquaintance::new(runtimes.go.first());
-    acquaintance.renew(target, &mut tracer);
-    let start = watch::meanwhile(&mut tracer, &mut recording, unwinder, || see(target, modules, runtimes))?;
-    let Watch { end: ended, lasted, timeline } = watch::watch(
-        target,
-        &mut tracer,
-        &mut recording,
-        unwinder,
-        &mut acquaintance,
-        request.duration,
-        tell,
-    )
-    .await?;
-    let end = match ended {
-        End::Exec => None,
-        _ => watch::meanwhile(&mut tracer, &mut recording, unwinder, || look(target, modules, runtimes))?,
-    };
-    tracer.drain(&mut recording, |stack| unwinder.unwind(stack));
-    let ended = if recording.exec_seen() { End::Exec } else { ended };
-    let end = end.filter(|_| ended != End::Exec);
-    let ended_early = end.is_none();
-    let end = end.unwrap_or_else(|| Look {
-        snapshot: last_known::snapshot(&start.snapshot, &recording),
-        claims: start.claims.clone(),
-        in_memory: start.in_memory.clone(),
-        allocator: start.allocator.clone(),
-        ..Look::default()
-    });
-    let end_word = if ended_early && ended != End::Exec { End::Exited.word() } else { ended.word() };
-    Ok(Window {
-        tracing: tracer.summary(&recording)?,
-        probes: Some(tracer),
-        start,
-        end: Some(end),
-        watched: true,
-        ended_early,
-        end_word,
-        seconds: lasted.as_secs_f64(),
-        timeline,
-        recording,
-    })
-}
-
-fn see(target: &Target, modules: &[modules::Module], runtimes: &Runtimes) -> Result<Look> {
-    look(target, modules, runtimes)?.ok_or_else(|| TargetError::Exited { pid: target.pid() }.into())
-}
-
-fn watched(target: &Target, runtimes: &Runtimes, race_text: &[AddrRange]) -> Result<Watched> {
-    let hull = race_text.first().zip(race_text.last());
-    // The kernel side knows one: the executable's, or else the first library's.
-    let go = runtimes.go.first();
-    Ok(Watched {
-        process: target.namespaced_pid()?,
-        go_text: go.and_then(|go| go.text_range()),
-        race_text: hull.and_then(|(first, last)| AddrRange::new(first.start_addr, last.end_addr)),
-        race_calls: go.and_then(|go| go.race_call_range()),
-        go_fields: go.and_then(GoRuntime::thread_fields),
-        go_heap: go.and_then(|go| stack_range(&go.heap_ranges(target).ok()?)),
-    })
 }
 
 /// What the goroutines of each Go runtime do now, whose stacks lie on `stack_pages`. What cannot be read is a gap.
@@ -269,9 +155,4 @@ fn goroutines_started(start: Option<&Look>, end: &Look) -> Option<GoroutinesStar
     let ever = end.race_counts?.goroutines_started;
     let before = start?.race_counts?.goroutines_started;
     Some(GoroutinesStarted { in_window: ever.saturating_sub(before), ever })
-}
-
-/// Where goroutine stacks may lie: from the heap's first arena to well beyond its last, since it grows.
-fn stack_range(heap: &[AddrRange]) -> Option<AddrRange> {
-    AddrRange::new(heap.first()?.start_addr, heap.last()?.end_addr.checked_add(HEAP_ROOM_BYTES)?)
 }

@@ -2,30 +2,24 @@
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::{CommandFactory as _, Parser as _};
-use leakprobe::cli::{Arguments, Chosen, Command, CommandLine, Doctor, OutputFormat};
+use leakprobe::cli::{Command, CommandLine, Doctor, OutputFormat};
+use leakprobe::doctor;
+use leakprobe::launch::LaunchError;
 use leakprobe::report::checkup::Obstacle;
 use leakprobe::target::TargetError;
-use leakprobe::target::by_name::{NameError, pid_of};
+use leakprobe::target::by_name::NameError;
 use leakprobe::trace::AttachError;
-use leakprobe::watch::Progress;
-use leakprobe::{Request, doctor, run};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
 
 use self::output::{NoOutput, Output};
 use self::saved::{NoInput, NoSuchForm};
 
+mod observe;
 mod output;
 mod progress;
 mod saved;
-
-/// With --fail-on-growth.
-const HAS_GROWN: u8 = 1;
 
 /// What an error means to a script.
 const USAGE: u8 = 2;
@@ -33,6 +27,9 @@ const NO_SUCH_PROCESS: u8 = 3;
 const NOT_PERMITTED: u8 = 4;
 const KERNEL_LACKS: u8 = 5;
 const INTERNAL: u8 = 6;
+/// As shells say it of a command.
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
 
 fn main() -> ExitCode {
     let line = CommandLine::parse();
@@ -58,20 +55,10 @@ fn say_why_not_permitted() {
     let _ = writeln!(io::stderr(), "leakprobe: `leakprobe doctor` says what is possible here");
 }
 
-/// The first ^C ends the window; the second one ends leakprobe, whatever it is busy with.
-fn a_second_interrupt_exits() -> io::Result<()> {
-    for signal in [SIGINT, SIGTERM] {
-        let interrupted = Arc::new(AtomicBool::new(false));
-        // In this order: the first signal finds the flag still down.
-        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&interrupted))?;
-        flag::register(signal, interrupted)?;
-    }
-    Ok(())
-}
-
 fn dispatch(line: &CommandLine) -> Result<ExitCode> {
     match &line.command {
-        None => return look_and_report(&line.arguments),
+        None => return observe::look(&line.arguments),
+        Some(Command::Run(arguments)) => return observe::run(arguments),
         Some(Command::Render(arguments)) => saved::render(arguments)?,
         Some(Command::Diff(arguments)) => saved::diff(arguments)?,
         Some(Command::Doctor(arguments)) => return examine(arguments),
@@ -85,39 +72,6 @@ fn dispatch(line: &CommandLine) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn look_and_report(arguments: &Arguments) -> Result<ExitCode> {
-    if let Err(error) = a_second_interrupt_exits() {
-        let _ = writeln!(io::stderr(), "leakprobe: ^C will only end the window: {error}");
-    }
-    let look = &arguments.look;
-    if look.verbose {
-        progress::log_to_stderr();
-    }
-    let output = Output::open(&arguments.written)?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the event loop")?;
-    let pid = match arguments.chosen() {
-        Chosen::Pid(pid) => pid,
-        Chosen::Name(name) => pid_of(name)?,
-    };
-    let request = Request {
-        pid,
-        backend: look.backend.map(Into::into),
-        duration: arguments.duration(),
-        stack_rate: look.stack_rate,
-        verbose: look.verbose,
-        arguments: std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect(),
-    };
-    let mut shown = progress::Line::new(look.quiet, look.watch);
-    let outcome = runtime.block_on(run(&request, &mut |progress: Progress| shown.show(progress)));
-    shown.clear();
-    let outcome = outcome.inspect_err(|_| output.remove_if_empty())?;
-    let report = &outcome.report;
-    output.write(report, &arguments.written)?;
-    let has_grown = look.fail_on_growth.is_some_and(|least_bytes| report.has_grown_by(least_bytes));
-    Ok(if has_grown { ExitCode::from(HAS_GROWN) } else { ExitCode::SUCCESS })
 }
 
 /// Its code is the one that watching a process would have.
@@ -149,6 +103,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         } else {
             NO_SUCH_PROCESS
         };
+    }
+    if let Some(LaunchError { error, .. }) = error.downcast_ref() {
+        return if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
     }
     match error.downcast_ref::<NameError>() {
         Some(NameError::NoSuchName { .. }) => return NO_SUCH_PROCESS,

@@ -4,7 +4,8 @@
 //! at any moment.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -33,6 +34,8 @@ pub enum NoOutput {
 pub enum Output {
     /// Standard output.
     Stdout,
+    /// Standard error, where the output is that of a program that was run.
+    Stderr,
     /// What --output names, open.
     File {
         /// Written in place.
@@ -63,6 +66,15 @@ impl Output {
             _ => Self::in_place(path),
         };
         opened.map_err(|error| NoOutput::Unwritable { path: path.display().to_string(), error })
+    }
+
+    /// The same where standard output is a program's.
+    pub fn open_beside_a_program(written: &Written) -> Result<Self, NoOutput> {
+        match (&written.output, written.format()) {
+            (Some(_), _) => Self::open(written),
+            (None, OutputFormat::Pprof) if io::stderr().is_terminal() => Err(NoOutput::NotForTerminals),
+            (None, _) => Ok(Self::Stderr),
+        }
     }
 
     fn in_place(path: &Path) -> io::Result<Self> {
@@ -111,6 +123,9 @@ impl Output {
             Self::Stdout => {
                 put(&mut BufWriter::new(io::stdout().lock())).context("write the report to standard output")
             }
+            Self::Stderr => {
+                put(&mut BufWriter::new(io::stderr().lock())).context("write the report to standard error")
+            }
             Self::File { file, path } => {
                 let emptied = file.set_len(0).or_else(|error| not_a_file(&file, error));
                 emptied.with_context(|| format!("empty {}", path.display()))?;
@@ -129,7 +144,7 @@ impl Output {
     pub fn remove_if_empty(&self) {
         let is_empty_file = |file: &File| file.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0);
         let (file, path) = match self {
-            Self::Stdout => return,
+            Self::Stdout | Self::Stderr => return,
             Self::File { file, path } => (file, path),
             Self::Replaced { beside, name, .. } => (beside, name),
         };
@@ -139,13 +154,17 @@ impl Output {
     }
 
     fn style(&self, written: &Written) -> Style {
-        let to_terminal = matches!(self, Self::Stdout) && io::stdout().is_terminal();
+        let columns = match self {
+            Self::Stdout => terminal_columns(io::stdout()),
+            Self::Stderr => terminal_columns(io::stderr()),
+            Self::File { .. } | Self::Replaced { .. } => None,
+        };
         Style {
-            width_columns: if to_terminal { terminal_columns() } else { 80 },
+            width_columns: columns.unwrap_or(80),
             color: match written.color {
                 ColorChoice::Always => true,
                 ColorChoice::Never => false,
-                ColorChoice::Auto => to_terminal && !no_color(),
+                ColorChoice::Auto => columns.is_some() && !no_color(),
             },
             full_stacks: written.full_stacks,
             top: written.top.map(usize::from),
@@ -185,7 +204,9 @@ fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-fn terminal_columns() -> usize {
-    let size = rustix::termios::tcgetwinsize(io::stdout());
-    size.ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(80)
+/// `None` where it is no terminal.
+fn terminal_columns(stream: impl AsFd + IsTerminal) -> Option<usize> {
+    let size = stream.is_terminal().then(|| rustix::termios::tcgetwinsize(stream));
+    let columns = size?.ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
+    Some(columns.unwrap_or(80))
 }

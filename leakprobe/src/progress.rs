@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use leakprobe::cli::{Look, MAX_DURATION};
 use leakprobe::report::{Trend, Verdict};
 use leakprobe::watch::Progress;
 
@@ -11,13 +12,21 @@ pub struct Line {
     /// A line a minute.
     minutes: bool,
     rewrites: bool,
+    /// What ends a window that has no set length.
+    ends: &'static str,
     shown: bool,
 }
 
 impl Line {
-    /// `quiet` shows nothing at all.
-    pub fn new(quiet: bool, minutes: bool) -> Self {
-        Self { quiet, minutes, rewrites: io::stderr().is_terminal(), shown: false }
+    /// While a process is looked at.
+    pub fn for_a_process(look: &Look) -> Self {
+        let rewrites = io::stderr().is_terminal();
+        Self { quiet: look.quiet, minutes: look.watch, rewrites, ends: "until ^C", shown: false }
+    }
+
+    /// While a program runs that may write to stderr itself: nothing is rewritten there.
+    pub fn for_a_program(look: &Look) -> Self {
+        Self { quiet: look.quiet, minutes: look.watch, rewrites: false, ends: "until it ends", shown: false }
     }
 
     /// Shows how far it is. A closed stderr is no reason to stop.
@@ -27,8 +36,11 @@ impl Line {
         }
         match progress {
             Progress::Watching { pid, duration } => {
-                let seconds = duration.as_secs_f64();
-                let _ = writeln!(io::stderr(), "leakprobe: watching {pid} for {seconds} s, ^C ends early");
+                let window = match duration {
+                    MAX_DURATION => self.ends.to_owned(),
+                    _ => format!("for {} s, ^C ends early", duration.as_secs_f64()),
+                };
+                let _ = writeln!(io::stderr(), "leakprobe: watching {pid} {window}");
             }
             Progress::Tick { elapsed, rss_bytes, growth_bytes } if self.rewrites => {
                 let _ = write!(

@@ -2,7 +2,9 @@
 
 mod timeline;
 
+use std::future::pending;
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -16,6 +18,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use self::timeline::Timeline;
 use crate::diagnose::trend::{Moment, Trend, trend};
+use crate::launch::{Launched, Stop};
 use crate::runtimes::go::GoRuntime;
 use crate::target::Target;
 use crate::trace::Tracer;
@@ -105,21 +108,78 @@ enum Wake {
     Ended(End),
 }
 
-/// Watches until the window ends, whatever ends it.
+/// A process that is watched, and what it is watched with.
+pub struct Session<'a> {
+    /// The process.
+    pub target: &'a Target,
+    /// The probes.
+    pub tracer: Tracer,
+    /// What they saw.
+    pub recording: Recording,
+    /// Turns what they captured into stacks.
+    pub unwinder: Unwinder<'a>,
+    /// Which threads are Go's.
+    pub acquaintance: Acquaintance<'a>,
+}
+
+impl Session<'_> {
+    /// Takes the events that wait.
+    pub fn drain(&mut self) {
+        self.tracer.drain(&mut self.recording, |stack| self.unwinder.unwind(stack));
+    }
+
+    /// Does `work`, which takes its time, and meanwhile lets a thread take the events: a busy target fills the ring
+    /// buffer several times before it is looked at.
+    pub fn meanwhile<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let (working, worked) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut adapted = Instant::now();
+                // The sender is dropped when the work is done, even where it panics.
+                while worked.recv_timeout(LOOK_DRAIN_EVERY) == Err(RecvTimeoutError::Timeout) {
+                    self.drain();
+                    if adapted.elapsed() >= DRAIN_EVERY {
+                        // Where it fails, the watching that follows fails, too, and says why.
+                        let _ = self.tracer.adapt();
+                        adapted = Instant::now();
+                    }
+                }
+            });
+            let working = working;
+            let done = work();
+            drop(working);
+            done
+        })
+    }
+
+    /// Goes on with other probes, which record already: the moment in which both do is in the recording twice, which
+    /// counts its faults twice and changes nothing else. Returns the ones that are done.
+    ///
+    /// # Errors
+    /// Where the old ones cannot be told to end, or what they lost cannot be read.
+    pub fn hand_over(&mut self, tracer: Tracer) -> Result<Tracer> {
+        self.tracer.end()?;
+        self.drain();
+        let earlier = mem::replace(&mut self.tracer, tracer);
+        self.tracer.add_losses_of(&earlier)?;
+        Ok(earlier)
+    }
+}
+
+/// Watches until the window, which began at `started`, ends, whatever ends it.
 ///
 /// # Errors
 /// Where the event loop cannot be set up or the probes' counters cannot be read.
 pub async fn watch(
-    target: &Target,
-    tracer: &mut Tracer,
-    recording: &mut Recording,
-    unwinder: &mut Unwinder<'_>,
-    acquaintance: &mut Acquaintance<'_>,
+    session: &mut Session<'_>,
+    started: Instant,
     duration: Duration,
+    mut launched: Option<&mut Launched>,
     tell: &mut dyn FnMut(Progress),
 ) -> Result<Watch> {
+    let target = session.target;
     let set_up = "set up the event loop";
-    let events = readable(tracer.as_fd()).context(set_up)?;
+    let events = readable(session.tracer.as_fd()).context(set_up)?;
     let pidfd = readable(target.pidfd()).context(set_up)?;
     let mut interrupt = signal(SignalKind::interrupt()).context(set_up)?;
     let mut terminate = signal(SignalKind::terminate()).context(set_up)?;
@@ -130,13 +190,13 @@ pub async fn watch(
     drains.reset();
     looks.reset();
 
-    let started = Instant::now();
-    let mut looked = Looked::at_first(target);
-    tracer.begin()?;
+    let mut looked = Looked::at_first(target, started.elapsed());
+    session.tracer.begin()?;
     tell(Progress::Watching { pid: target.pid(), duration });
     loop {
         let wake = tokio::select! {
             biased;
+            end = end_of(&mut launched) => Wake::Ended(end),
             ready = pidfd.readable() => { ready?.retain_ready(); Wake::Ended(End::Exited) }
             _ = interrupt.recv() => Wake::Ended(End::Interrupted),
             _ = terminate.recv() => Wake::Ended(End::Interrupted),
@@ -147,15 +207,15 @@ pub async fn watch(
         };
         match wake {
             Wake::Events => {}
-            Wake::Drain => tracer.adapt()?,
+            Wake::Drain => session.tracer.adapt()?,
             Wake::Look => looked.look(target, started.elapsed(), tell),
             Wake::Ended(end) => return Ok(looked.finish(target, end, started.elapsed())),
         }
-        tracer.drain(recording, |stack| unwinder.unwind(stack));
-        if unwinder.met_strangers() {
-            acquaintance.renew(target, tracer);
+        session.drain();
+        if session.unwinder.met_strangers() {
+            session.acquaintance.renew(target, &mut session.tracer);
         }
-        if recording.exec_seen() {
+        if session.recording.exec_seen() {
             // What the counters say now is another program's.
             let timeline = looked.timeline.into_moments();
             return Ok(Watch { end: End::Exec, lasted: started.elapsed(), timeline });
@@ -163,33 +223,15 @@ pub async fn watch(
     }
 }
 
-/// Does `work`, which takes its time, and meanwhile lets a thread take the events: a busy target fills the ring buffer
-/// several times before it is looked at.
-pub fn meanwhile<T>(
-    tracer: &mut Tracer,
-    recording: &mut Recording,
-    unwinder: &mut Unwinder<'_>,
-    work: impl FnOnce() -> T,
-) -> T {
-    let (working, worked) = mpsc::channel::<()>();
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            let mut adapted = Instant::now();
-            // The sender is dropped when the work is done, even where it panics.
-            while worked.recv_timeout(LOOK_DRAIN_EVERY) == Err(RecvTimeoutError::Timeout) {
-                tracer.drain(recording, |stack| unwinder.unwind(stack));
-                if adapted.elapsed() >= DRAIN_EVERY {
-                    // Where it fails, the watching that follows fails, too, and says why.
-                    let _ = tracer.adapt();
-                    adapted = Instant::now();
-                }
-            }
-        });
-        let working = working;
-        let done = work();
-        drop(working);
-        done
-    })
+/// The end of a program that we started, while it still has its memory. Never comes for any other.
+async fn end_of(launched: &mut Option<&mut Launched>) -> End {
+    match launched {
+        Some(launched) => match launched.stopped().await {
+            Stop::Exec => End::Exec,
+            Stop::Exiting | Stop::Gone => End::Exited,
+        },
+        None => pending().await,
+    }
 }
 
 /// What the user is told follows from the looks.
@@ -203,10 +245,10 @@ struct Looked {
 }
 
 impl Looked {
-    fn at_first(target: &Target) -> Self {
+    fn at_first(target: &Target, elapsed: Duration) -> Self {
         let status = target.status();
         let mut timeline = Timeline::new();
-        timeline.add(Duration::ZERO, &status);
+        timeline.add(elapsed, &status);
         Self {
             timeline,
             first_rss_bytes: status.rss_bytes,

@@ -33,6 +33,7 @@ mod privileges;
 mod race_and_cgo;
 mod race_detector;
 mod retention;
+mod run;
 mod sampled;
 mod sanitizer_table;
 mod sanitizers;

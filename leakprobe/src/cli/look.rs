@@ -1,5 +1,6 @@
 //! A look at a process: which one, how long, how closely.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -53,10 +54,26 @@ pub enum Chosen<'a> {
     Name(&'a str),
 }
 
+/// A program to be started and watched from its first instruction on.
+#[derive(Args, Debug)]
+pub struct Run {
+    /// How long, how closely.
+    #[command(flatten)]
+    pub look: Look,
+
+    /// The report's form and place; stderr in place of stdout, which is the program's.
+    #[command(flatten)]
+    pub written: Written,
+
+    /// The program and its arguments
+    #[arg(value_name = "COMMAND", required = true, last = true, num_args = 1..)]
+    pub command: Vec<OsString>,
+}
+
 /// How long, how closely, and what is said meanwhile.
 #[derive(Args, Debug)]
 pub struct Look {
-    /// How long to watch: 30s, 2m; 0 takes a snapshot only [default: 10s; with --watch until ^C]
+    /// How long to watch: 30s, 2m; 0 takes a snapshot only [default: 10s; with run and --watch until its end]
     #[arg(short, long, value_parser = parse_duration)]
     duration: Option<Duration>,
 
@@ -121,5 +138,12 @@ impl Arguments {
     /// How long to watch.
     pub fn duration(&self) -> Duration {
         self.look.duration.unwrap_or(if self.look.watch { MAX_DURATION } else { USUAL_DURATION })
+    }
+}
+
+impl Run {
+    /// How long to watch at most.
+    pub fn duration(&self) -> Duration {
+        self.look.duration.unwrap_or(MAX_DURATION)
     }
 }

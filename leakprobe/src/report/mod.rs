@@ -125,6 +125,13 @@ pub struct Tool {
     pub arguments: Vec<String>,
 }
 
+impl Tool {
+    /// Whether leakprobe has started the process itself, and so held it at both ends.
+    pub fn has_started_it(&self) -> bool {
+        self.arguments.first().is_some_and(|word| word == "run")
+    }
+}
+
 /// The machine.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Host {

@@ -43,6 +43,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/le
 /// What the kernel keeps of each record in the ring buffer (Linux `include/uapi/linux/bpf.h`, `BPF_RINGBUF_HDR_SZ`).
 const RECORD_HEADER_BYTES: usize = 8;
 
+/// No process has this id.
+const NOBODY: NamespacedPid = NamespacedPid { pid: u32::MAX, namespace: None };
+
 /// What the probes saw.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Tracing {
@@ -119,6 +122,8 @@ pub struct Tracer {
     probes: Vec<Probe>,
     watched: NamespacedPid,
     counted_on_trial: Vec<u64>,
+    /// What probes before these missed.
+    missed_before: u64,
     faults: Sampler,
     calls: Sampler,
     /// What the kernel side was told last.
@@ -153,8 +158,7 @@ impl Tracer {
         probes.extend(chosen.probes);
         let counters = take_map(&mut ebpf, "COUNTERS")?;
         // What we did ourselves since the last trial is not the target's: nobody is watched while it is thrown away.
-        let nobody = NamespacedPid { pid: u32::MAX, namespace: None };
-        settings.set(0, settings_for(nobody, (1, 1), true), 0).map_err(refusal)?;
+        settings.set(0, settings_for(NOBODY, (1, 1), true), 0).map_err(refusal)?;
         while ring.next().is_some() {}
         let mut tracer = Self {
             ring,
@@ -169,6 +173,7 @@ impl Tracer {
             faults: Sampler::new(stack_rate),
             calls: Sampler::new(stack_rate),
             told: None,
+            missed_before: 0,
             last_tick: Instant::now(),
             ebpf,
         };
@@ -227,6 +232,34 @@ impl Tracer {
         }
     }
 
+    /// Records no more from here on; what waits in the ring buffer stays there.
+    ///
+    /// # Errors
+    /// Where the probes cannot be told.
+    pub fn end(&mut self) -> Result<()> {
+        self.watched = NOBODY;
+        self.told = None;
+        self.tell_periods();
+        self.told.map(drop).context("tell the probes to record no more")
+    }
+
+    /// Counts what `earlier` probes lost of the same process as its own.
+    ///
+    /// # Errors
+    /// Where their counters cannot be read.
+    pub fn add_losses_of(&mut self, earlier: &Self) -> Result<()> {
+        for slot in 0..counter::SLOTS {
+            let before = &mut self.counted_on_trial[slot as usize];
+            *before = before.wrapping_sub(earlier.count(slot)?);
+        }
+        self.missed_before += earlier.missed_runs();
+        Ok(())
+    }
+
+    fn missed_runs(&self) -> u64 {
+        probes::missed_runs(&self.ebpf) + self.missed_before
+    }
+
     /// Adapts the share of events that get a stack to how many there are. Called a few times a second.
     ///
     /// # Errors
@@ -249,7 +282,7 @@ impl Tracer {
         for (slot, cause) in LOSSES {
             lost.push(LostRow { cause: cause.into(), count: self.count(slot)? });
         }
-        lost.push(LostRow { cause: "probes_busy".into(), count: probes::missed_runs(&self.ebpf) });
+        lost.push(LostRow { cause: "probes_busy".into(), count: self.missed_runs() });
         lost.push(LostRow { cause: "records_undecodable".into(), count: recording.undecodable() });
         lost.push(LostRow { cause: "stacks_table_full".into(), count: recording.stacks_refused() });
         lost.push(LostRow { cause: "mappings_table_full".into(), count: recording.mappings_refused() });
@@ -283,7 +316,7 @@ impl Tracer {
 
     fn count(&self, slot: u32) -> Result<u64> {
         let now = sum(&self.counters, slot).context("read the probes' counters")?;
-        Ok(now - self.counted_on_trial[slot as usize])
+        Ok(now.wrapping_sub(self.counted_on_trial[slot as usize]))
     }
 }
 

@@ -6,6 +6,7 @@
 //! keeps Go's stack pointer in a register: the kernel side found that one, and the walk goes on from there.
 
 mod go;
+mod latecomers;
 mod native;
 mod registers;
 mod rule;
@@ -14,9 +15,11 @@ mod tables;
 use std::ops::ControlFlow;
 
 use self::go::GoFrame;
+use self::latecomers::Latecomers;
 use self::native::NativeUnwinder;
 use self::registers::{R10, R12, RBX, Registers};
 use crate::runtimes::go::code::GoCode;
+use crate::target::Target;
 use crate::target::maps::Region;
 use crate::target::modules::Module;
 use crate::trace::decode::RawStack;
@@ -32,6 +35,8 @@ pub struct Unwinder<'a> {
     go: Vec<GoCode<'a>>,
     /// Whether a stack came from a thread of Go that the probes do not know yet.
     meets_strangers: bool,
+    /// Where code is looked for that was mapped since; `None` where none is expected.
+    latecomers: Option<Latecomers<'a>>,
 }
 
 type Step = ControlFlow<Ending, Registers>;
@@ -53,7 +58,12 @@ struct Walk<'r, 'b> {
 impl<'a> Unwinder<'a> {
     /// Reads the unwind tables of `modules` when their code turns up. `regions` is what was mapped when they were opened.
     pub fn new(modules: &[Module], regions: &[Region], go: Vec<GoCode<'a>>) -> Self {
-        Self { native: NativeUnwinder::new(modules, regions), go, meets_strangers: false }
+        Self { native: NativeUnwinder::new(modules, regions), go, meets_strangers: false, latecomers: None }
+    }
+
+    /// From now on looks for new code where a stack leads to code of no file.
+    pub fn expect_latecomers(&mut self, target: &'a Target) {
+        self.latecomers = Some(Latecomers::new(target));
     }
 
     /// Whether since the last call a thread turned up that is Go's and that the probes do not know.
@@ -67,7 +77,13 @@ impl<'a> Unwinder<'a> {
         if raw.sp() == 0 {
             return self.frames_only(raw);
         }
-        let (whole, met_callback) = self.walk(raw, true);
+        let (mut whole, mut met_callback) = self.walk(raw, true);
+        if whole.ending == Ending::Elsewhere
+            && let Some(native) = self.latecomers.as_mut().and_then(Latecomers::look)
+        {
+            self.native = native;
+            (whole, met_callback) = self.walk(raw, true);
+        }
         if whole.ending == Ending::Root || !met_callback {
             return whole;
         }

@@ -114,6 +114,8 @@ fn trend(report: &Report) -> [String; 3] {
             (Verdict::LevelsOff, _) => format!(", {} and levelling off", change(bytes)),
             (Verdict::GrewOnce, _) => format!(", {} in one step", change(bytes)),
             (Verdict::GrewUnevenly, _) => format!(", {} in {window}, unevenly", change(bytes)),
+            // Nothing lasts at the pace at which a program starts.
+            _ if report.window.seconds < 1.0 => format!(", {} in {window}", change(bytes)),
             _ => format!(", {}", rate(bytes, report.window.seconds)),
         },
     };

@@ -35,7 +35,11 @@ pub fn write(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
     sentences.extend(report.heap_profile.note.as_deref().map(str::to_owned));
     sentences.extend(beside_rss(report));
     sentences.extend(cgroup::sentences(report));
-    sentences.push("The process was never stopped.".to_owned());
+    let undisturbed = match report.tool.has_started_it() {
+        true => "The process was held before its first instruction and before its end, and never in between.",
+        false => "The process was never stopped.",
+    };
+    sentences.push(undisturbed.to_owned());
     page.prose(Paint::Plain, "", &sentences.join(" "))?;
     lost(page, &report.tracing)?;
     gaps(page, &report.gaps)?;

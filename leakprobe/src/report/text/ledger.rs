@@ -92,7 +92,9 @@ fn title(report: &Report) -> Row {
         label_paint: Paint::Bold,
         resident: "RESIDENT".to_owned(),
         share: "SHARE".to_owned(),
-        growth: format!("GROWTH {}", time(report.window.seconds)),
+        growth: Some(format!("GROWTH {}", time(report.window.seconds)))
+            .filter(|title| width(title) < GROWTH_COLUMNS)
+            .unwrap_or_else(|| "GROWTH".to_owned()),
         growth_paint: Paint::Bold,
         known_by: "KNOWN BY".to_owned(),
     }
