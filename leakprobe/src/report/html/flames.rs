@@ -55,9 +55,9 @@ pub fn write(report: &Report, measure: Measure, out: &mut dyn Write) -> io::Resu
         Text(&size(root.bytes))
     )?;
     writeln!(out, "<ul class=\"flame\" role=\"tree\" aria-labelledby=\"{id}\">")?;
-    let is_first = &mut true;
+    let mut drawing = Drawing { id, all_bytes: root.bytes, steps: 0, out };
     for (owner, component) in root.children.iter().zip(&owners) {
-        write_node(owner, root.bytes, root.bytes, *component, 0, is_first, out)?;
+        drawing.write_step(owner, root.bytes, *component, 0)?;
     }
     writeln!(out, "</ul>\n</section>")
 }
@@ -82,35 +82,54 @@ fn tree(report: &Report, measure: Measure) -> (Node, Vec<Option<Component>>) {
     (root, owners)
 }
 
-fn write_node(
-    node: &Node,
-    above_bytes: u64,
+/// A tree that is being written.
+struct Drawing<'a> {
+    /// What the ids in it begin with.
+    id: &'a str,
     all_bytes: u64,
-    owner: Option<Component>,
-    depth: usize,
-    is_first: &mut bool,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let label = format!("{}, {}, {}", node.name, size(node.bytes), share(node.bytes, all_bytes));
-    let label = Text(&label);
-    let focus = if std::mem::take(is_first) { 0 } else { -1 };
-    write!(
-        out,
-        "<li role=\"treeitem\" tabindex=\"{focus}\" aria-label=\"{label}\" style=\"--w:{:.3}%\"",
-        percent(node.bytes, above_bytes),
-    )?;
-    let steps = node.children.iter().filter(|child| child.bytes >= (all_bytes / PARTS_MAX).max(1));
-    let mut steps: Vec<&Node> = steps.collect();
-    steps.sort_by(|one, other| other.bytes.cmp(&one.bytes).then_with(|| one.name.cmp(&other.name)));
-    let expanded = if steps.is_empty() { "" } else { " aria-expanded=\"true\"" };
-    let hue = hue(owner) + depth % 3 * 7;
-    write!(out, "{expanded}><span style=\"--h:{hue}\" title=\"{label}\">{}</span>", Text(&node.name))?;
-    if steps.is_empty() {
-        return writeln!(out, "</li>");
+    /// Steps written so far.
+    steps: usize,
+    out: &'a mut dyn Write,
+}
+
+impl Drawing<'_> {
+    /// A step and those below it. Its name is that of an element of its own: what a screen reader says begins with what
+    /// is seen.
+    fn write_step(
+        &mut self,
+        node: &Node,
+        above_bytes: u64,
+        owner: Option<Component>,
+        depth: usize,
+    ) -> io::Result<()> {
+        let all_bytes = self.all_bytes;
+        let label = format!("{}, {}, {}", node.name, size(node.bytes), share(node.bytes, all_bytes));
+        let label = Text(&label);
+        let focus = if self.steps == 0 { 0 } else { -1 };
+        let group = format!("{}-{}", self.id, self.steps);
+        self.steps += 1;
+        let below = node.children.iter().filter(|child| child.bytes >= (all_bytes / PARTS_MAX).max(1));
+        let mut below: Vec<&Node> = below.collect();
+        below.sort_by(|one, other| other.bytes.cmp(&one.bytes).then_with(|| one.name.cmp(&other.name)));
+        let owns = match below.is_empty() {
+            true => String::new(),
+            false => format!(" aria-expanded=\"true\" aria-owns=\"{group}\""),
+        };
+        let hue = hue(owner) + depth % 3 * 7;
+        write!(
+            self.out,
+            "<li role=\"none\" style=\"--w:{:.3}%\"><span role=\"treeitem\" tabindex=\"{focus}\" \
+             aria-label=\"{label}\"{owns} style=\"--h:{hue}\" title=\"{label}\">{}</span>",
+            percent(node.bytes, above_bytes),
+            Text(&node.name),
+        )?;
+        if below.is_empty() {
+            return writeln!(self.out, "</li>");
+        }
+        writeln!(self.out, "<ul role=\"group\" id=\"{group}\">")?;
+        for step in below {
+            self.write_step(step, node.bytes, owner, depth + 1)?;
+        }
+        writeln!(self.out, "</ul></li>")
     }
-    writeln!(out, "<ul role=\"group\">")?;
-    for step in steps {
-        write_node(step, node.bytes, all_bytes, owner, depth + 1, is_first, out)?;
-    }
-    writeln!(out, "</ul></li>")
 }

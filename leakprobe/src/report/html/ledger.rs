@@ -24,7 +24,7 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         let (name, size) = (Text(&name), Text(&size));
         writeln!(out, "<span style=\"--w:{width:.3}%;--h:{hue}\" title=\"{name}, {size}\">{name}</span>")?;
     }
-    writeln!(out, "</div>\n<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-labelledby=\"owners\">")?;
+    writeln!(out, "</div>\n<div class=\"wide\" tabindex=\"0\" role=\"group\" aria-labelledby=\"owners\">")?;
     writeln!(
         out,
         "<table class=\"ledger\">\n<thead><tr><th scope=\"col\">Owner</th><th scope=\"col\">Resident</th>"

@@ -1,4 +1,5 @@
-//! The report as one page that loads nothing: the answer, the ledger, flame graphs, call sites, goroutines, findings.
+//! The report as one page that loads nothing: the answer, the ledger, findings, the timeline, call
+//! sites, flame graphs, goroutines.
 //!
 //! Every name goes through [`markup::Text`]; the page's own policy forbids whatever would get past it: it allows one
 //! script, by its hash, and no network. The surprise: the flame graphs are nested lists, which a screen reader and a
@@ -9,6 +10,7 @@ mod flames;
 mod ledger;
 mod markup;
 mod stacks;
+mod timeline;
 
 use std::io::{self, Write};
 
@@ -20,7 +22,7 @@ const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
 /// SHA-256 of the script, as a policy names it.
-pub const SCRIPT_HASH: &str = "sha256-6HiVc6gxFYrisBo17HcLjgObJM8HN8+uodxgMWz6ESw=";
+pub const SCRIPT_HASH: &str = "sha256-VVIxm5yhu5pQTUSJ9K0YLjIgcgz57YnSduCE0gHLpq0=";
 
 /// Writes the page.
 pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
@@ -41,6 +43,7 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "</div>\n</header>\n<main>")?;
     ledger::write(report, out)?;
     findings::write(report, out)?;
+    timeline::write(report, out)?;
     stacks::call_sites(report, out)?;
     flames::write(report, Measure::Growth, out)?;
     stacks::held_sites(report, out)?;

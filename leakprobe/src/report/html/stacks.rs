@@ -110,7 +110,7 @@ impl Table<'_> {
         writeln!(out, "<section aria-labelledby=\"{id}\">\n<h2 id=\"{id}\">{title}</h2>")?;
         writeln!(
             out,
-            "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-labelledby=\"{id}\">\n<table>\n<thead><tr>"
+            "<div class=\"wide\" tabindex=\"0\" role=\"group\" aria-labelledby=\"{id}\">\n<table>\n<thead><tr>"
         )?;
         for column in self.columns {
             write!(out, "<th scope=\"col\">{column}</th>")?;
