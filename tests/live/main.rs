@@ -11,6 +11,7 @@ mod chain;
 mod containers;
 mod cpp;
 mod damage;
+mod documents;
 mod files;
 mod garbage;
 mod go_heap;

@@ -7,6 +7,7 @@
 pub mod compile;
 pub mod deadline;
 pub mod document;
+pub mod documents;
 pub mod expect;
 pub mod folder;
 pub mod kernels;
