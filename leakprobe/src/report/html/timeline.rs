@@ -18,6 +18,9 @@ const STEPS: f64 = 4.0;
 /// The picture's own units, each way.
 const UNITS: f64 = 1000.0;
 
+/// One of the kernel's counters.
+type Counter = fn(&Moment) -> Option<u64>;
+
 /// A line of the picture.
 struct Series {
     name: &'static str,
@@ -68,13 +71,13 @@ fn told(series: &[Series], first: &Moment, last: &Moment) -> String {
 }
 
 fn series(moments: &[Moment]) -> Vec<Series> {
-    let kinds: [(&str, &str, fn(&Moment) -> Option<u64>); 4] = [
+    let kinds: [(&str, &str, Counter); 4] = [
         ("RSS", "rss", |moment| Some(moment.rss)),
         ("Anonymous", "anon", |moment| moment.anon),
         ("Files", "file", |moment| moment.file),
         ("Shared memory", "shmem", |moment| moment.shmem),
     ];
-    let gains = |read: fn(&Moment) -> Option<u64>| {
+    let gains = |read: Counter| {
         let first = moments.iter().find_map(read).unwrap_or(0) as f64;
         moments.iter().map(move |moment| Some(read(moment)? as f64 - first)).collect::<Vec<_>>()
     };
