@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use leakprobe_tests::documents::{self, CommandLine};
+use leakprobe_tests::command_lines::{self, CommandLine};
 use leakprobe_tests::{Deadline, Folder, Probe, Workload, compile, places};
 
 /// What the documents call the process by name.
@@ -65,7 +65,7 @@ fn every_command_in_the_documents_works() -> Result<()> {
         fs::copy(folder.file("report.json")?, folder.file(name)?).context("copy a report")?;
     }
     let mut done = BTreeSet::new();
-    for command in documents::commands(&["leakprobe"])? {
+    for command in command_lines::commands(&["leakprobe"])? {
         let told = || format!("{}: {}", command.place, command.words.join(" "));
         if done.insert(command.words.clone()) {
             run(&command, workload.pid(), &folder).with_context(told)?;

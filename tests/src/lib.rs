@@ -4,10 +4,10 @@
 //! Nothing here sleeps or tries again: every wait ends with an event of the other side or with a
 //! deadline, and a deadline is a failure that says what was waited for.
 
+pub mod command_lines;
 pub mod compile;
 pub mod deadline;
 pub mod document;
-pub mod documents;
 pub mod expect;
 pub mod folder;
 pub mod kernels;

@@ -86,6 +86,11 @@ pub fn cache() -> Result<PathBuf> {
     Ok(caches.join("leakprobe"))
 }
 
+/// axe-core, which knows the rules of accessibility, whether it is there yet or not.
+pub fn axe() -> Result<PathBuf> {
+    Ok(cache()?.join("axe-core/package/axe.min.js"))
+}
+
 /// GOROOT of a release of Go, whether it is there yet or not.
 pub fn go_root(version: &str) -> Result<PathBuf> {
     Ok(cache()?.join("go").join(version).join("go"))
