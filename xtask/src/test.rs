@@ -36,11 +36,12 @@ enum Verdict {
 }
 
 /// What `--all` does besides: every version of what the ordinary run tries at the corners.
-const WIDE_STEPS: [Step; 4] = [
+const WIDE_STEPS: [Step; 5] = [
     ("wide set-up", || setup::run(Releases::All)),
     ("versions of Go", versions_of_go),
     ("sanitizers", sanitizers),
     ("stacks", stacks),
+    ("the page in Chromium", browser),
 ];
 
 pub(crate) fn run(all: bool, keep_going: bool) -> Result<()> {
@@ -134,6 +135,10 @@ fn stacks() -> Result<()> {
     stacks.env("LEAKPROBE_VERSIONS", "all");
     stacks.env("LEAKPROBE_TABLE", places::repository().join("docs/stacks.md"));
     in_the_open(stacks)
+}
+
+fn browser() -> Result<()> {
+    in_the_open(cargo(&["test", "--quiet", "--package", "leakprobe-tests", "--test", "browser"]))
 }
 
 fn live_tests(filter: &[&str]) -> Result<Command> {

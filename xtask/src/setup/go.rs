@@ -16,7 +16,7 @@ use super::{Action, Need, apt};
 use crate::command::{ask, command, quietly};
 
 /// Which releases of Go are needed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Releases {
     /// The one that the demo and the benchmarks are built with.
     Newest,

@@ -6,6 +6,7 @@
 pub(crate) mod apt;
 pub(crate) mod backports;
 mod bpf;
+mod browser;
 mod clang;
 mod go;
 mod machine;
@@ -33,6 +34,7 @@ enum Action {
     LinkDebianToolchain,
     InstallBpfLinker { llvm: u32 },
     FetchGo { version: &'static str },
+    FetchAxe,
 }
 
 pub(crate) use go::Releases;
@@ -58,6 +60,7 @@ pub(crate) fn run(releases: Releases) -> Result<()> {
             Some(Action::LinkDebianToolchain) => bpf::link_debian_toolchain()?,
             Some(Action::InstallBpfLinker { llvm }) => bpf::install_linker(llvm)?,
             Some(Action::FetchGo { version }) => go::fetch(version)?,
+            Some(Action::FetchAxe) => browser::fetch_axe()?,
             None => {}
         }
     }
@@ -101,6 +104,7 @@ fn missing(releases: Releases) -> Result<Vec<Need>> {
     needs.extend(bpf::missing()?);
     needs.extend(go::missing(releases)?);
     needs.extend(clang::missing(releases));
+    needs.extend(browser::missing(releases)?);
     Ok(needs)
 }
 
