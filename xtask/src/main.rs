@@ -9,12 +9,15 @@ mod bless;
 mod codegen;
 mod command;
 mod demo;
+mod dist;
 mod fuzz;
+mod pictures;
 mod setup;
 mod test;
 mod tidy;
 mod vm;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -82,6 +85,14 @@ enum Verb {
         #[arg(long)]
         check: bool,
     },
+    /// Make the README's pictures anew from the demo (needs root and Chromium)
+    Pictures {
+        /// From this saved report instead
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
+    },
+    /// Build what is handed to others: a static program, an archive, a Debian package
+    Dist,
     /// Measure what being watched costs, beside perf and bpftrace (needs root)
     Bench {
         /// How often each side is measured, in alternation
@@ -116,6 +127,24 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Bless => bless::run(),
         Verb::Codegen { check: true } => codegen::check(),
         Verb::Codegen { check: false } => codegen::write(),
+        Verb::Pictures { report } => pictures::run(report.as_deref()),
+        Verb::Dist => dist::run(),
         Verb::Bench { rounds, only } => bench::run(rounds, only),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use leakprobe_tests::command_lines;
+
+    use super::*;
+
+    #[test]
+    fn the_documents_name_only_verbs_that_there_are() {
+        for command in command_lines::commands(&["cargo", "xtask"]).unwrap() {
+            if let Err(error) = Arguments::try_parse_from(&command.words[1..]) {
+                panic!("{}: {error}", command.place);
+            }
+        }
     }
 }
