@@ -42,7 +42,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// A program that needs no library of the machine it runs on.
-fn build_static() -> Result<PathBuf> {
+pub(crate) fn build_static() -> Result<PathBuf> {
     println!("Building a static leakprobe …");
     let mut build = cargo(&["build", "--quiet", "--release", "--package", "leakprobe", "--target", TARGET]);
     build.env("RUSTFLAGS", "-C target-feature=+crt-static");

@@ -11,6 +11,7 @@ mod command;
 mod demo;
 mod dist;
 mod fuzz;
+mod image;
 mod pictures;
 mod setup;
 mod test;
@@ -69,6 +70,8 @@ enum Verb {
         /// Tests with one of these in their names; a selection, if there is none
         filter: Vec<String>,
     },
+    /// Make a container image of the static program, and try it in a container (needs root)
+    Image,
     /// Damage what leakprobe reads in every way libFuzzer can think of (needs root and g++)
     Fuzz {
         /// For how long
@@ -122,6 +125,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Vm { kernel, backend, all, filter } => {
             vm::run(&vm::Wanted { kernels: kernel, backends: backend, all, filter })
         }
+        Verb::Image => image::run(),
         Verb::Fuzz { minutes } => fuzz::run(minutes),
         Verb::Tidy => tidy::run(),
         Verb::Bless => bless::run(),

@@ -99,6 +99,18 @@ pub(crate) fn bench_tools() {
     }
 }
 
+/// Brings what makes a container image and runs it.
+pub(crate) fn image_tools() -> Result<()> {
+    let wanted = [("umoci", "umoci"), ("skopeo", "skopeo"), ("runc", "runc"), ("strip", "binutils")];
+    let missing = wanted.iter().filter(|(program, _)| crate::command::find_program(program).is_none());
+    let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    ensure!(apt::is_here(), "this machine has no apt-get: install {}, then try again", packages.join(", "));
+    apt::install(&packages)
+}
+
 fn missing(releases: Releases) -> Result<Vec<Need>> {
     let mut needs = machine::missing();
     needs.extend(bpf::missing()?);
