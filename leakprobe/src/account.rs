@@ -115,6 +115,8 @@ impl Account {
                     lazy_free: entry.lazy_free_bytes,
                     huge: Some(entry.huge_bytes),
                     swap: Some(entry.swap_bytes),
+                    locked: entry.locked_bytes,
+                    ksm: entry.ksm_bytes,
                     reclaimable: self.files.reclaimable_bytes(component),
                     parts: match component {
                         Component::ThreadStacks => self.stacks.clone(),

@@ -1,6 +1,6 @@
 //! One look at the target: a snapshot, and what the runtimes say at that moment.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 
@@ -35,6 +35,8 @@ pub struct Look {
     pub stacks: Vec<ThreadStack>,
     /// Ids of the threads that Go knows of; `None` without Go, or where not read.
     pub go_threads: Option<BTreeSet<i32>>,
+    /// The stacks on which Go's threads handle signals, by thread id.
+    pub signal_stacks: BTreeMap<i32, AddrRange>,
     /// What the race detector counts of itself.
     pub race_counts: Option<RaceCounts>,
     /// What Go's own heap profile would show.
@@ -98,6 +100,7 @@ pub fn look(target: &Target, modules: &[Module], runtimes: &Runtimes) -> Result<
         in_memory,
         stacks: read.stacks,
         go_threads: read.go_threads,
+        signal_stacks: read.signal_stacks,
         race_counts: read.race_counts,
         heap_profile: read.heap_profile,
         size_classes: read.size_classes,

@@ -83,6 +83,8 @@ pub fn thread(tid: i32, comm: &str, stack_rss: Option<u64>) -> ThreadRow {
         stack_rss,
         stack_size: stack_rss.map(|_| 8 * MIB),
         guard_size: None,
+        signal_stack_rss: None,
+        signal_stack_size: None,
         runs: None,
     }
 }
@@ -149,6 +151,8 @@ pub fn row(id: Component, rss: u64, growth: Option<i64>, evidence: Evidence) -> 
         lazy_free: Some(0),
         huge: Some(0),
         swap: Some(0),
+        locked: Some(0),
+        ksm: Some(0),
         reclaimable: 0,
         parts: Vec::new(),
         files: Vec::new(),

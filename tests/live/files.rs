@@ -135,9 +135,10 @@ fn adjacent_mappings_of_go_and_c_in_one_vma_are_told_apart() -> Result<()> {
     let report = probe.report_now()?;
     two_owners(&report, &truth, &["mapped_by"])?;
     let threads = &report["threads"];
-    ensure!(entry(threads, "comm", "in-c-only")?["runs"] == "native", "{threads}");
+    let in_c_only = entry(threads, "comm", "in-c-only")?;
+    ensure!(in_c_only["runs"] == "native" && in_c_only["signal_stack_size"].is_null(), "{threads}");
     let main = entry(threads, "comm", "mmap_merged")?;
-    ensure!(main["runs"] == "go", "{threads}");
+    ensure!(main["runs"] == "go" && main["signal_stack_size"] == 32 << 10, "{threads}");
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::address::AddrRange;
 use crate::look::Look;
 use crate::report::{PartRow, ThreadRow};
 use crate::runtimes::threads::ThreadStack;
@@ -14,12 +15,15 @@ pub fn threads(end: &Look) -> Vec<ThreadRow> {
     threads
         .map(|thread| {
             let stack = stacks.get(&thread.ns_tid);
+            let signal_stack = end.signal_stacks.get(&thread.ns_tid);
             ThreadRow {
                 tid: thread.tid,
                 comm: thread.comm.clone(),
                 stack_rss: stack.map(|stack| end.snapshot.resident_bytes_in(stack.range)),
                 stack_size: stack.map(|stack| stack.range.len_bytes()),
                 guard_size: stack.and_then(|stack| stack.guard_bytes),
+                signal_stack_rss: signal_stack.map(|range| end.snapshot.resident_bytes_in(*range)),
+                signal_stack_size: signal_stack.map(AddrRange::len_bytes),
                 runs: runs(end, thread.ns_tid).map(Into::into),
             }
         })

@@ -100,6 +100,10 @@ pub struct Entry {
     /// Of `rss_bytes`, lazily freed; `None` where a VMA with such pages has several owners and the pages
     /// could not be told apart.
     pub lazy_free_bytes: Option<u64>,
+    /// Of `rss_bytes`, locked; `None` where a VMA that is locked in part has several owners.
+    pub locked_bytes: Option<u64>,
+    /// Of `rss_bytes`, merged by KSM; `None` likewise, and where the kernel does not say.
+    pub ksm_bytes: Option<u64>,
     /// `rss_bytes` by the evidence for them.
     pub by_evidence: BTreeMap<Evidence, u64>,
 }
@@ -174,7 +178,9 @@ impl Ledger {
         entry.virtual_bytes += usage.region.range.len_bytes();
         entry.swap_bytes += usage.swap_bytes;
         entry.huge_bytes += usage.huge_bytes;
-        entry.lazy_free_bytes = entry.lazy_free_bytes.map(|bytes| bytes + usage.lazy_free_bytes);
+        entry.lazy_free_bytes = sum(entry.lazy_free_bytes, Some(usage.lazy_free_bytes));
+        entry.locked_bytes = sum(entry.locked_bytes, Some(usage.locked_bytes));
+        entry.ksm_bytes = sum(entry.ksm_bytes, usage.ksm_bytes);
         *entry.by_evidence.entry(owner.evidence).or_default() += usage.rss_bytes;
     }
 
@@ -210,20 +216,39 @@ impl Ledger {
                     }
                     Residency::ResidentLazyFree => {
                         rss_bytes += common.len_bytes();
-                        entry.lazy_free_bytes = entry.lazy_free_bytes.map(|bytes| bytes + common.len_bytes());
+                        entry.lazy_free_bytes = sum(entry.lazy_free_bytes, Some(common.len_bytes()));
                     }
                 }
             }
             entry.rss_bytes += rss_bytes;
+            entry.locked_bytes = sum(entry.locked_bytes, part_of(usage.locked_bytes, usage, rss_bytes));
+            let ksm_bytes = usage.ksm_bytes.and_then(|bytes| part_of(bytes, usage, rss_bytes));
+            entry.ksm_bytes = sum(entry.ksm_bytes, ksm_bytes);
             *entry.by_evidence.entry(owner.evidence).or_default() += rss_bytes;
             self.add_portion(region_index, owner.component, rss_bytes);
         }
     }
 
     fn entry(&mut self, component: Component) -> &mut Entry {
-        self.entries
-            .entry(component)
-            .or_insert_with(|| Entry { lazy_free_bytes: Some(0), ..Entry::default() })
+        self.entries.entry(component).or_insert_with(|| Entry {
+            lazy_free_bytes: Some(0),
+            locked_bytes: Some(0),
+            ksm_bytes: Some(0),
+            ..Entry::default()
+        })
+    }
+}
+
+fn sum(known: Option<u64>, more: Option<u64>) -> Option<u64> {
+    known.zip(more).map(|(known, more)| known + more)
+}
+
+/// How much of a VMA's `figure` is in a part of it with `rss_bytes`: known where it is all of the VMA or none.
+fn part_of(figure: u64, usage: &RegionUsage, rss_bytes: u64) -> Option<u64> {
+    match figure {
+        0 => Some(0),
+        whole if whole == usage.rss_bytes => Some(rss_bytes),
+        _ => (rss_bytes == 0).then_some(0),
     }
 }
 
@@ -372,6 +397,22 @@ mod tests {
         assert_eq!(rss_of(objects, idle, Component::GoHeapInUse), range.len_bytes());
         let guessed = claim(Component::CMmap, Evidence::Neighbour);
         assert_eq!(rss_of(guessed, objects, Component::GoHeapInUse), range.len_bytes());
+    }
+
+    #[test]
+    fn what_is_locked_or_merged_in_part_is_not_divided() {
+        let half = AddrRange::with_len(FIRST_PAGE * PAGE_BYTES, 6 * PAGE_BYTES).unwrap();
+        let claims = [Claim { range: half, component: Component::CMmap, evidence: Evidence::Structure }];
+        let mut snapshot = snapshot(&[true; PAGES as usize]);
+        let known = |snapshot: &Snapshot| {
+            let ledger = Ledger::draw_up(snapshot, &Owners::weigh(&claims));
+            let entry = &ledger.entries[&Component::CMmap];
+            (entry.locked_bytes, entry.ksm_bytes)
+        };
+        assert_eq!(known(&snapshot), (Some(0), None), "a kernel that does not say what KSM merged");
+        snapshot.usages[0].locked_bytes = 12 * PAGE_BYTES;
+        snapshot.usages[0].ksm_bytes = Some(PAGE_BYTES);
+        assert_eq!(known(&snapshot), (Some(half.len_bytes()), None));
     }
 
     #[test]

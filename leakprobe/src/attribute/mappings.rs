@@ -25,7 +25,7 @@ pub enum Backing {
     Anonymous,
     /// Huge pages set aside, which no RSS counts.
     Hugetlb,
-    /// A device.
+    /// A device, or a ring that the kernel shares with the process: io_uring's, a packet socket's.
     Device,
 }
 
@@ -41,7 +41,7 @@ impl Backing {
             () if starts("/dev/zero") || starts("[anon_shmem") || region.inode == 0 => Self::Anonymous,
             () if starts("/anon_hugepage") => Self::Hugetlb,
             () if starts("/dev/shm/") => Self::Tmpfs,
-            () if starts("/dev/") => Self::Device,
+            () if starts("/dev/") || starts("anon_inode:") || starts("socket:") => Self::Device,
             () if in_memory.contains(&region.device) => Self::Tmpfs,
             () => Self::File,
         }
@@ -81,7 +81,7 @@ fn component(region: &Region, modules: &[Module], in_memory: &BTreeSet<(u32, u32
     if region.name == "[stack]" {
         return Some(Component::ThreadStacks);
     }
-    if region.inode == 0 && !region.shared {
+    if region.is_private_anonymous() {
         return None;
     }
     let module = modules.iter().find(|module| module.file_id == (region.device, region.inode));
@@ -112,6 +112,8 @@ mod tests {
             ),
             ("7f0000000000-7f0000001000 rw-s 00000000 00:1b 5 /dev/shm/x", Some(Component::Shmem)),
             ("7f0000000000-7f0000001000 rw-s 00000000 00:05 5 /dev/gpu0", Some(Component::FileMapped)),
+            ("7f0000000000-7f0000001000 rw-s 00000000 00:0a 5 socket:[81]", Some(Component::FileMapped)),
+            ("7f0000000000-7f0000001000 rw-p 00000000 00:05 5 /dev/zero", None),
             ("7ffd00000000-7ffd00001000 rw-p 00000000 00:00 0 [stack]", Some(Component::ThreadStacks)),
             ("7ffd00000000-7ffd00001000 r-xp 00000000 00:00 0 [vdso]", Some(Component::KernelSpecial)),
             ("7f0000000000-7f0000001000 rw-p 00000000 00:00 0 ", None),

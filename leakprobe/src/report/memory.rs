@@ -70,6 +70,13 @@ pub struct ThreadRow {
     pub stack_size: Option<u64>,
     /// Address space below the stack that nobody may touch; null where nothing says.
     pub guard_size: Option<u64>,
+    /// Resident bytes of the stack on which it handles signals, part of `go.stacks`; null where nothing says, as of
+    /// threads that are not Go's: the kernel tells nobody else where that stack is.
+    #[serde(default)]
+    pub signal_stack_rss: Option<u64>,
+    /// Address space of that stack; null likewise.
+    #[serde(default)]
+    pub signal_stack_size: Option<u64>,
     /// "go" where the Go runtime runs goroutines on it, "native" where only other code knows of it; null where
     /// there is no Go, or its list of threads could not be read.
     pub runs: Option<Word>,

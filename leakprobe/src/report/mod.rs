@@ -224,6 +224,12 @@ pub struct ComponentRow {
     pub huge: Option<u64>,
     /// Swapped out, not in `rss`.
     pub swap: Option<u64>,
+    /// Of `rss`, locked by mlock or mlockall; null where a mapping that is locked in part has several owners.
+    #[serde(default)]
+    pub locked: Option<u64>,
+    /// Of `rss`, kept once for several places by KSM; null likewise, and where the kernel does not say.
+    #[serde(default)]
+    pub ksm: Option<u64>,
     /// Of `rss`, unchanged pages of files, which the kernel drops when it needs memory.
     pub reclaimable: u64,
     /// Of files and thread stacks: what the row is made of.

@@ -65,6 +65,8 @@ pub struct Reading {
     /// Ids of the threads that the Go runtimes know of, in the target's own PID namespace; `None` where there is no
     /// Go, or some list of them could not be read.
     pub go_threads: Option<BTreeSet<i32>>,
+    /// The stacks on which Go's threads handle signals, by thread id likewise.
+    pub signal_stacks: BTreeMap<i32, AddrRange>,
     /// What the race detector counts of itself, where it was found.
     pub race_counts: Option<RaceCounts>,
     /// What Go's own heap profile would show; `None` where it could not be read.
@@ -186,7 +188,18 @@ impl Runtimes {
         let go_threads = self.go.iter().map(|go| go.threads(memory)).collect::<Result<Vec<_>, _>>();
         let go_threads = go_threads.ok().filter(|all| !all.is_empty());
         let go_threads = go_threads.map(|all| all.into_iter().flat_map(BTreeMap::into_keys).collect());
-        Reading { findings, stacks, go_threads, race_counts, heap_profile, size_classes, malloc, allocator }
+        let signal_stacks = self.go.iter().flat_map(|go| go.signal_stacks(memory)).collect();
+        Reading {
+            findings,
+            stacks,
+            go_threads,
+            signal_stacks,
+            race_counts,
+            heap_profile,
+            size_classes,
+            malloc,
+            allocator,
+        }
     }
 
     /// What the C library's malloc holds, and its name: "glibc 2.36".

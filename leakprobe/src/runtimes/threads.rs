@@ -2,7 +2,8 @@
 //!
 //! A pthread's descriptor (`struct pthread`, the TCB) lies at the top of its stack, points at itself and
 //! holds the thread's id. Refuses threads without one: musl's, and those of a Go program without cgo, whose
-//! stacks are in the Go heap; and alternate signal stacks, which nothing but the kernel knows of. Stacks of threads
+//! stacks are in the Go heap; and alternate signal stacks, which nothing but the kernel knows of (sigaltstack(2) is in no file
+//! of /proc and in no structure of glibc's; Go's have their own record, and are read there). Stacks of threads
 //! that exited, which glibc keeps for reuse, are found by [`exited`]. The surprise: one descriptor found leads to all others, because glibc links them in a list; so a stack
 //! that the kernel merged with its neighbours is found too.
 //!

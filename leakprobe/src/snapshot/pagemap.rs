@@ -15,7 +15,7 @@
 //!
 //! Tried on 6.18, where pages and Rss agree: pages of zeroes, small and huge; huge pages; files and memory shared
 //! with a file, mapped whole and touched in part; rings of io_uring and of packet sockets (`VM_MIXEDMAP`);
-//! perf's ring and [vvar] (`VM_PFNMAP`), of which both count nothing. Not tried: device memory, swap.
+//! perf's ring and [vvar] (`VM_PFNMAP`), of which both count nothing; swap. Not tried: device memory.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;

@@ -26,9 +26,12 @@ pub struct Region {
 }
 
 impl Region {
-    /// Whether the memory is private and backed by no file: nameless, `[heap]`, `[stack]`, `[anon:…]`.
+    /// Whether the memory is private and backed by no file: nameless, `[heap]`, `[stack]`, `[anon:…]`, and what is
+    /// mapped privately from /dev/zero, which the kernel makes anonymous (`drivers/char/mem.c`, `mmap_zero`; 5.10 to
+    /// 6.18).
     pub fn is_private_anonymous(&self) -> bool {
-        self.inode == 0 && !self.shared && !self.is_kernel_special()
+        let has_no_file = self.inode == 0 || self.name == "/dev/zero";
+        has_no_file && !self.shared && !self.is_kernel_special()
     }
 
     /// vdso, vvar, vsyscall and the like, which the kernel maps into every process.
