@@ -12,5 +12,6 @@ mod jemalloc;
 mod mimalloc;
 pub mod musl;
 mod pages;
+mod partition_alloc;
 pub mod replacement;
 mod tcmalloc;

@@ -1,6 +1,6 @@
 //! Allocators that take the place of the C library's: linked, preloaded, or static, told by symbols or, where those
-//! were stripped, by their messages. jemalloc, mimalloc and gperftools' tcmalloc are divided; of Google's it is said
-//! that it is not.
+//! were stripped, by their messages. jemalloc, mimalloc, gperftools' tcmalloc and Chromium's PartitionAlloc are divided; of
+//! Google's it is said that it is not.
 //!
 //! The surprise: without a look into its structures nothing proves whose a mapping is, so what is claimed for an
 //! allocator that is not divided is a guess by place and size, marked as one, and weaker than any stack.
@@ -9,7 +9,7 @@ use memchr::memmem;
 
 use super::anonymous::AnonymousMemory;
 use super::census::Census;
-use super::{jemalloc, mimalloc, tcmalloc};
+use super::{jemalloc, mimalloc, partition_alloc, tcmalloc};
 use crate::address::AddrRange;
 use crate::claim::{Claim, Component, Evidence, Findings, Gap};
 use crate::target::maps::Region;
@@ -27,6 +27,8 @@ pub enum Kind {
     GoogleTcmalloc,
     /// mimalloc.
     Mimalloc,
+    /// Chromium's.
+    PartitionAlloc,
 }
 
 /// An allocator in the target.
@@ -69,6 +71,8 @@ const MESSAGES: [(&[u8], Kind); 3] = [
     (b"mimalloc: ", Kind::Mimalloc),
     (b"tcmalloc: large alloc ", Kind::Tcmalloc),
 ];
+/// What an executable exports that has a malloc of its own; Chromium leaves no other name.
+const OWN_MALLOC: [&str; 2] = ["malloc", "malloc_usable_size"];
 /// An executable's constants that are searched for messages.
 const MAX_RODATA_BYTES: u64 = 64 << 20;
 
@@ -88,7 +92,11 @@ impl Replacement {
             let exe = modules.iter().find(|module| module.is_exe && !module.elf.has_symbol_table())?;
             Some((exe, of_messages(exe)?, false))
         };
-        let (carrier, kind, is_certain) = by_symbol.or_else(by_message)?;
+        let nameless = || {
+            let exe = modules.iter().find(|module| module.is_exe && has_own_malloc(module))?;
+            Some((exe, Kind::PartitionAlloc, false))
+        };
+        let (carrier, kind, is_certain) = by_symbol.or_else(by_message).or_else(nameless)?;
         Some(Self { kind, variables: carrier.elf.bss_ranges(carrier.load_bias), is_certain })
     }
 
@@ -99,6 +107,7 @@ impl Replacement {
             Kind::Tcmalloc => "tcmalloc",
             Kind::GoogleTcmalloc => "Google's tcmalloc",
             Kind::Mimalloc => "mimalloc",
+            Kind::PartitionAlloc => "PartitionAlloc",
         }
     }
 
@@ -108,6 +117,7 @@ impl Replacement {
             Kind::Jemalloc => (jemalloc::claims(memory, &self.variables, free), None),
             Kind::Tcmalloc => (tcmalloc::read(memory, &self.variables, free), None),
             Kind::GoogleTcmalloc => (None, None),
+            Kind::PartitionAlloc => (partition_alloc::read(memory, free), None),
             Kind::Mimalloc => {
                 let (findings, census) = mimalloc::read(memory, &self.variables, free);
                 (census.is_some().then_some(findings), census)
@@ -125,7 +135,7 @@ impl Replacement {
             named.any(|region| region.range.intersection(range).is_some())
         };
         let is_likely = |range: &&AddrRange| match self.kind {
-            Kind::Jemalloc => false, // anywhere
+            Kind::Jemalloc | Kind::PartitionAlloc => false, // anywhere
             Kind::Tcmalloc => range.len_bytes() >= TCMALLOC_GROWTH_BYTES || is_named("[heap]", range),
             Kind::GoogleTcmalloc => {
                 range.start_addr.is_multiple_of(GOOGLE_ALIGNMENT_BYTES) || is_named(GOOGLE_NAME, range)
@@ -157,6 +167,11 @@ fn of_symbols(module: &Module) -> Option<Kind> {
     }
     let found = SYMBOLS.iter().find(|(symbol, _)| names.iter().any(|other| other.name == *symbol));
     found.map(|(_, kind)| *kind)
+}
+
+fn has_own_malloc(module: &Module) -> bool {
+    let exported = module.elf.exported(|name| OWN_MALLOC.contains(&name)).unwrap_or_default();
+    OWN_MALLOC.iter().all(|name| exported.iter().any(|symbol| symbol.name == *name))
 }
 
 fn of_messages(module: &Module) -> Option<Kind> {
@@ -202,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_message_alone_proves_nothing() {
-        for kind in [Kind::Mimalloc, Kind::Tcmalloc, Kind::Jemalloc] {
+        for kind in [Kind::Mimalloc, Kind::Tcmalloc, Kind::Jemalloc, Kind::PartitionAlloc] {
             let held = held(kind, false);
             assert!(!held.is_there && held.findings == Findings::default(), "{kind:?}");
         }
