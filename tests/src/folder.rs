@@ -1,5 +1,6 @@
 //! A folder of a test's own, gone when the test is over.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process;
@@ -17,7 +18,16 @@ pub struct Folder {
 impl Folder {
     /// Makes it; `name` is the test's.
     pub fn new(name: &str) -> Result<Self> {
-        let path = places::target().join("folders").join(format!("{name}-{}", process::id()));
+        Self::below(&places::target().join("folders"), name)
+    }
+
+    /// In the machine's folder for such, where every user can go.
+    pub fn in_temporary(name: &str) -> Result<Self> {
+        Self::below(&env::temp_dir(), &format!("leakprobe-{name}"))
+    }
+
+    fn below(parent: &Path, name: &str) -> Result<Self> {
+        let path = parent.join(format!("{name}-{}", process::id()));
         fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
         Ok(Self { path })
     }

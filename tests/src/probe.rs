@@ -53,10 +53,19 @@ impl Probe {
         Self::start_program(&places::leakprobe()?, workload, arguments)
     }
 
-    /// The same with a certain leakprobe.
+    /// The same on any process.
+    pub fn of_pid(pid: u32, arguments: &[&str]) -> Result<Self> {
+        Self::start_on(&places::leakprobe()?, pid, arguments)
+    }
+
+    /// On a workload, with a certain leakprobe.
     pub fn start_program(program: &Path, workload: &Workload, arguments: &[&str]) -> Result<Self> {
+        Self::start_on(program, workload.pid(), arguments)
+    }
+
+    fn start_on(program: &Path, pid: u32, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(program);
-        command.args(["--pid", &workload.pid().to_string(), "--format", "json"]).args(arguments);
+        command.args(["--pid", &pid.to_string(), "--format", "json"]).args(arguments);
         if let Some(backend) = places::backend() {
             command.arg("--backend").arg(backend);
         }

@@ -78,6 +78,8 @@ enum Verb {
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
         minutes: u64,
     },
+    /// Measure programs that nobody here wrote, and write their table in docs/ (needs root)
+    Ordinary,
     /// Check the rules of the house that no compiler knows
     Tidy,
     /// Take today's output as what the golden tests expect
@@ -127,6 +129,7 @@ fn run(verb: Verb) -> Result<()> {
         }
         Verb::Image => image::run(),
         Verb::Fuzz { minutes } => fuzz::run(minutes),
+        Verb::Ordinary => test::ordinary(),
         Verb::Tidy => tidy::run(),
         Verb::Bless => bless::run(),
         Verb::Codegen { check: true } => codegen::check(),

@@ -36,12 +36,13 @@ enum Verdict {
 }
 
 /// What `--all` does besides: every version of what the ordinary run tries at the corners.
-const WIDE_STEPS: [Step; 5] = [
+const WIDE_STEPS: [Step; 6] = [
     ("wide set-up", || setup::run(Releases::All)),
     ("versions of Go", versions_of_go),
-    ("sanitizers", sanitizers),
+    ("compilers", compilers),
     ("stacks", stacks),
     ("the page in Chromium", browser),
+    ("ordinary programs", ordinary),
 ];
 
 pub(crate) fn run(all: bool, keep_going: bool) -> Result<()> {
@@ -123,8 +124,9 @@ fn versions_of_go() -> Result<()> {
     in_the_open(versions)
 }
 
-fn sanitizers() -> Result<()> {
-    let mut sanitizers = live_tests(&["sanitizers_everywhere::"])?;
+/// Sanitizers of every compiler, and what clang makes without any.
+fn compilers() -> Result<()> {
+    let mut sanitizers = live_tests(&["sanitizers_everywhere::", "programs_of_clang"])?;
     sanitizers.env("LEAKPROBE_VERSIONS", "all");
     sanitizers.env("LEAKPROBE_TABLE", places::repository().join("docs/sanitizers.md"));
     in_the_open(sanitizers)
@@ -139,6 +141,15 @@ fn stacks() -> Result<()> {
 
 fn browser() -> Result<()> {
     in_the_open(cargo(&["test", "--quiet", "--package", "leakprobe-tests", "--test", "browser"]))
+}
+
+/// `cargo xtask ordinary`: what is said of programs that nobody here wrote, and the table of it.
+pub(crate) fn ordinary() -> Result<()> {
+    setup::ordinary_programs()?;
+    let mut ordinary = live_tests(&["ordinary::"])?;
+    ordinary.env("LEAKPROBE_VERSIONS", "all");
+    ordinary.env("LEAKPROBE_TABLE", places::repository().join("docs/ordinary-programs.md"));
+    in_the_open(ordinary)
 }
 
 fn live_tests(filter: &[&str]) -> Result<Command> {

@@ -10,6 +10,7 @@ mod browser;
 mod clang;
 mod go;
 mod machine;
+mod ordinary;
 pub(crate) mod unpacked;
 
 use std::collections::BTreeSet;
@@ -41,7 +42,16 @@ pub(crate) use go::Releases;
 
 /// Brings what is missing.
 pub(crate) fn run(releases: Releases) -> Result<()> {
-    let needs = missing(releases)?;
+    bring(|| missing(releases))
+}
+
+/// Brings the programs that nobody here wrote.
+pub(crate) fn ordinary_programs() -> Result<()> {
+    bring(|| Ok(ordinary::missing()))
+}
+
+fn bring(missing: impl Fn() -> Result<Vec<Need>>) -> Result<()> {
+    let needs = missing()?;
     if needs.is_empty() {
         println!("Everything needed is here.");
         return Ok(());
@@ -64,7 +74,7 @@ pub(crate) fn run(releases: Releases) -> Result<()> {
             None => {}
         }
     }
-    let left: Vec<String> = missing(releases)?.into_iter().map(|need| need.what).collect();
+    let left: Vec<String> = missing()?.into_iter().map(|need| need.what).collect();
     ensure!(
         left.is_empty(),
         "all was installed without an error, and yet this is missing: {}",
