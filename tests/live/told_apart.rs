@@ -2,7 +2,8 @@
 //! as the program says of itself.
 
 use anyhow::{Result, ensure};
-use leakprobe_tests::{Probe, Workload, expect};
+use leakprobe_tests::compile::sanitized::{NEWEST_CLANG, OLDEST_CLANG};
+use leakprobe_tests::{Probe, Workload, expect, places};
 use serde_json::Value;
 
 use crate::sites::{bytes_from, has_function};
@@ -95,6 +96,24 @@ fn a_mapped_file_is_a_mapped_file() -> Result<()> {
 #[test]
 fn a_memfd_leak_is_shared_memory() -> Result<()> {
     told_apart("c/memfd_leak", "shmem", Before::Owned)
+}
+
+/// What clang makes is told apart as what gcc makes: one program in each run, all of them with every release.
+#[test]
+fn programs_of_clang_are_told_apart() -> Result<()> {
+    told_apart(&format!("cpp/clang{NEWEST_CLANG}_new_leak"), "c.heap.inuse", Before::Owned)?;
+    if !places::all_versions() {
+        return Ok(());
+    }
+    for version in [OLDEST_CLANG, NEWEST_CLANG] {
+        told_apart(&format!("cpp/clang{version}_new_leak"), "c.heap.inuse", Before::Owned)?;
+        told_apart(&format!("c/clang{version}_malloc_leak"), "c.heap.inuse", Before::Owned)?;
+        told_apart(&format!("c/clang{version}_mmap_leak"), "c.mmap", Before::NotSeen)?;
+        told_apart(&format!("c/clang{version}_thread_stacks"), "thread.stacks", Before::Owned)?;
+        told_apart(&format!("c/clang{version}_file_map"), "file.mapped", Before::Owned)?;
+        told_apart(&format!("c/clang{version}_memfd_leak"), "shmem", Before::Owned)?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -3,8 +3,8 @@
 //!
 //! The surprise: a name says how it is built. `go/race_*` has the race detector; `c/asan_NAME`, `c/tsan_NAME` and
 //! `c/lsan_NAME` are `c/NAME` with that sanitizer, `c/static_NAME` is `c/NAME` linked statically, `c/musl_NAME` with musl as
-//! its C library. What other compilers make with sanitizers, [`sanitized`] builds, and
-//! [`native`] chains of calls in every way.
+//! its C library; `c/clang14_NAME` and `cpp/clang14_NAME` are built by clang 14. What other compilers make with sanitizers,
+//! [`sanitized`] builds, and [`native`] chains of calls in every way.
 
 pub mod native;
 pub mod sanitized;
@@ -183,13 +183,16 @@ struct Recipe {
 impl Recipe {
     fn c(program: &str) -> Self {
         let folder = sources().join("c");
-        let mut compiler = gcc(&folder, if program.contains(MUSL) { "musl-gcc" } else { "gcc" });
+        let clang = clang(program);
+        let named = clang.map_or("gcc", |(version, _)| version.c);
+        let mut compiler = gcc(&folder, if program.contains(MUSL) { "musl-gcc" } else { named });
+        let source = clang.map_or(program, |(_, source)| source);
         let variant = VARIANTS.iter().find_map(|(prefix, flag)| {
-            let source = program.strip_prefix(prefix)?;
+            let source = source.strip_prefix(prefix)?;
             compiler.arg(flag);
             Some(source)
         });
-        let source = variant.unwrap_or(program);
+        let source = variant.unwrap_or(source);
         let source = source.strip_prefix(MUSL).unwrap_or(source);
         Self {
             sources: vec![folder.join("contract.h"), folder.join(source)],
@@ -201,9 +204,10 @@ impl Recipe {
 
     fn cpp(program: &str) -> Self {
         let folder = sources().join("cpp");
-        let mut compiler = gcc(&folder, "g++");
+        let clang = clang(program);
+        let mut compiler = gcc(&folder, clang.map_or("g++", |(version, _)| version.cpp));
         compiler.arg("-I../c");
-        let mut source = program;
+        let mut source = clang.map_or(program, |(_, source)| source);
         while let Some((flag, rest)) =
             CPP_VARIANTS.iter().find_map(|(prefix, flag)| Some((flag, source.strip_prefix(prefix)?)))
         {
@@ -268,6 +272,24 @@ const VARIANTS: [(&str, &str); 4] = [
 /// The same for g++; a name may have several.
 const CPP_VARIANTS: [(&str, &str); 4] =
     [("stripped_", "-s"), ("nortti_", "-fno-rtti"), ("nopie_", "-no-pie"), ("static_", "-static")];
+
+/// A release of clang: how names begin that are built by it, and its compilers of C and C++.
+struct Clang {
+    prefix: &'static str,
+    c: &'static str,
+    cpp: &'static str,
+}
+
+/// The oldest and the newest of [`sanitized`].
+const CLANGS: [Clang; 2] = [
+    Clang { prefix: "clang14_", c: "clang-14", cpp: "clang++-14" },
+    Clang { prefix: "clang22_", c: "clang-22", cpp: "clang++-22" },
+];
+
+/// The clang that a name asks for, and the rest of the name.
+fn clang(program: &str) -> Option<(&'static Clang, &str)> {
+    CLANGS.iter().find_map(|clang| Some((clang, program.strip_prefix(clang.prefix)?)))
+}
 
 /// What of a name says that the C library is musl.
 const MUSL: &str = "musl_";

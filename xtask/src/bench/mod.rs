@@ -4,6 +4,7 @@
 //! machine that grows warm or busy changes both sides. Nothing is asserted: a figure from a busy machine
 //! is a figure about that machine.
 
+mod chunks;
 mod machine;
 mod malloc;
 mod mappings;
@@ -35,6 +36,8 @@ pub(crate) enum Part {
     Storms,
     /// Reading 60,000 mappings
     Mappings,
+    /// Counting ten million blocks of malloc
+    Chunks,
 }
 
 /// Measures one part, or all of them.
@@ -43,7 +46,8 @@ pub(crate) fn run(rounds: u32, only: Option<Part>) -> Result<()> {
     setup::run(setup::Releases::Newest)?;
     setup::bench_tools();
     let leakprobe = build_leakprobe()?;
-    let parts = [Part::Requests, Part::Redis, Part::Malloc, Part::Storm, Part::Storms, Part::Mappings];
+    let parts =
+        [Part::Requests, Part::Redis, Part::Malloc, Part::Storm, Part::Storms, Part::Mappings, Part::Chunks];
     for (index, part) in parts.into_iter().filter(|part| only.is_none_or(|only| only == *part)).enumerate() {
         if index > 0 {
             println!();
@@ -59,6 +63,7 @@ pub(crate) fn run(rounds: u32, only: Option<Part>) -> Result<()> {
             Part::Storm => storm::run(&leakprobe, rounds)?,
             Part::Storms => storms::run(&leakprobe, rounds)?,
             Part::Mappings => mappings::run(&leakprobe, rounds)?,
+            Part::Chunks => chunks::run(&leakprobe, rounds)?,
         }
     }
     Ok(())
