@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anstyle_svg::Term;
+use anstyle_svg::{Term, WIN10_CONSOLE};
 use anyhow::{Context, Result, ensure};
 use leakprobe_tests::{Folder, Workload, places};
 
@@ -31,7 +31,7 @@ pub(crate) fn run(saved: Option<&Path>) -> Result<()> {
     let text = quietly(command(&leakprobe, &["render", &report, "--top", TOP, "--color", "always"]))?;
     let typed = format!("\x1b[1m$ sudo leakprobe {}\x1b[0m\n", pid(&report)?);
     let terminal = pictures.join("terminal.svg");
-    fs::write(&terminal, Term::new().render_svg(&(typed + &text)))
+    fs::write(&terminal, drawn(&(typed + &text))?)
         .with_context(|| format!("write {}", terminal.display()))?;
 
     let page = folder.file("page.html")?;
@@ -39,6 +39,14 @@ pub(crate) fn run(saved: Option<&Path>) -> Result<()> {
     photograph(&chromium, &page, &pictures.join("page.png"))?;
     println!("Look at the pictures in {}, then commit them.", pictures.display());
     Ok(())
+}
+
+/// Text with its colours. What is dim in a terminal can still be read there, and so it shall here.
+fn drawn(text: &str) -> Result<String> {
+    const DIM: &str = ".dimmed { opacity: 0.4; }";
+    let picture = Term::new().palette(WIN10_CONSOLE).render_svg(text);
+    ensure!(picture.contains(DIM), "anstyle-svg draws dim text in another way than it did");
+    Ok(picture.replace(DIM, ".dimmed { opacity: 0.7; }"))
 }
 
 /// A report of the demo's service, saved.
