@@ -1,5 +1,8 @@
 //! Every backend sees the same: a program maps, moves and unmaps in every way, and what is recorded as mapped
-//! is what the program says, to the byte.
+//! is what the program says, to the byte. And every backend gives the same answer.
+
+use std::fmt;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use leakprobe::address::AddrRange;
@@ -8,10 +11,12 @@ use leakprobe::trace::backend::Backend;
 use leakprobe::trace::rate::StackRate;
 use leakprobe::trace::recording::{Ending, Recording, Unwound};
 use leakprobe::trace::{AttachError, Tracer, Watched};
-use leakprobe_tests::Workload;
 use leakprobe_tests::kernels::{self, Feature};
+use leakprobe_tests::{Probe, Workload, expect, places};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
+
+use crate::sites::bytes_of;
 
 #[test]
 fn every_backend_that_works_here_sees_every_mapping() -> Result<()> {
@@ -62,8 +67,7 @@ fn sees_every_mapping(wanted: Option<Backend>) -> Result<()> {
     // That a mapping was refused is not to be seen from the lock.
     let may_be_lost: &[&str] = if backend == Backend::Tracepoint { &["calls_unplaced"] } else { &[] };
     ensure!(lost == may_be_lost, "lost: {:?}", summary.lost);
-    // One that was asked for may be blind to a call, and then it says so: nothing else stands in for it.
-    if wanted.is_some() && summary.probes.iter().any(|probe| !probe.attached) {
+    if is_blind(backend, wanted.is_some(), &summary.probes)? {
         return Ok(());
     }
     let recorded = joined(recording.mappings().map(|(range, _)| range).collect());
@@ -71,6 +75,92 @@ fn sees_every_mapping(wanted: Option<Backend>) -> Result<()> {
     ensure!(recorded == told, "recorded {recorded:x?}\nthe program says {told:x?}");
     ensure!(summary.events.protections >= 2, "two calls of mprotect gave {:?}", summary.events);
     Ok(())
+}
+
+/// A backend that was asked for may be blind to a call, and then says so: nothing else stands in for it. In the one
+/// that leakprobe chooses, another one does.
+fn is_blind(backend: Backend, is_forced: bool, probes: &[leakprobe::trace::Probe]) -> Result<bool> {
+    let mut is_blind = false;
+    for probe in probes.iter().filter(|probe| !probe.attached) {
+        let call = probe.name.trim_end_matches("(2)");
+        let why = probe.error.clone().unwrap_or_default();
+        let word = format!("{}-{call}", backend.word());
+        let feature = Feature::ALL.into_iter().find(|feature| is_forced && feature.word() == word);
+        let feature = feature.with_context(|| format!("{} does not see {call}: {why}", backend.word()))?;
+        is_blind |= !kernels::is_here(feature, Err(why))?;
+    }
+    Ok(is_blind)
+}
+
+#[test]
+fn every_backend_gives_the_same_answer() -> Result<()> {
+    let mut answers = Vec::new();
+    for backend in Backend::ALL {
+        let answered = answer(backend).with_context(|| format!("with the backend {}", backend.word()))?;
+        let refusal = answered.as_ref().err().cloned();
+        if let Some(feature) = feature(backend) {
+            kernels::is_here(feature, refusal.map_or(Ok(()), Err))?;
+        }
+        answers.extend(answered.ok());
+    }
+    ensure!(!answers.is_empty(), "no backend works here");
+    for answer in &answers {
+        answer.is_near(&answers[0])?;
+    }
+    Ok(())
+}
+
+/// What one backend says of a program that maps and touches, in bytes.
+struct Answer {
+    backend: Backend,
+    growth: u64,
+    call_sites: u64,
+    mappings: u64,
+}
+
+impl Answer {
+    fn is_near(&self, other: &Self) -> Result<()> {
+        let pairs = [(self.growth, other.growth), (self.call_sites, other.call_sites)];
+        let are_near = pairs.iter().all(|(one, two)| one.abs_diff(*two) <= expect::tolerance_bytes(*two));
+        ensure!(are_near && self.mappings == other.mappings, "these answers differ: {self}; {other}");
+        Ok(())
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { backend, growth, call_sites, mappings } = self;
+        write!(
+            formatter,
+            "{}: {growth} grown, {call_sites} at call sites, {mappings} mappings",
+            backend.word()
+        )
+    }
+}
+
+/// What leakprobe says with a backend, or why it says that the backend does not work here.
+fn answer(backend: Backend) -> Result<Result<Answer, String>> {
+    let mut workload = Workload::start("c/mmap_leak")?;
+    let mut command = Command::new(places::leakprobe()?);
+    command.args(["--pid", &workload.pid().to_string(), "--duration", "600s", "--format", "json"]);
+    command.args(["--stack-rate", "all", "--backend", backend.word()]);
+    let mut probe = Probe::spawn(command)?;
+    if let Err(error) = probe.wait_until_watching() {
+        let error = format!("{error:#}");
+        ensure!(error.contains(&format!("the backend {} does not work here", backend.word())), "{error}");
+        return Ok(Err(error));
+    }
+    let truth = workload.grow(8)?;
+    let report = probe.report_now()?;
+    expect::ledger_balances(&report)?;
+    expect::grew_most(&report, "c.mmap", truth)?;
+    ensure!(report["host"]["backend"] == backend.word(), "the report says {}", report["host"]["backend"]);
+    Ok(Ok(Answer {
+        backend,
+        growth: expect::growth(&report, "c.mmap")?.unsigned_abs(),
+        call_sites: bytes_of(&report, "leak_mapping", None),
+        mappings: expect::number(&report, "/tracing/events/mappings")?.unsigned_abs(),
+    }))
 }
 
 fn ranges(truth: &Value) -> Result<Vec<AddrRange>> {

@@ -16,6 +16,8 @@ use crate::places;
 pub enum Feature {
     /// fentry and fexit on the functions of system calls.
     Fentry,
+    /// The same on mremap's.
+    FentryMremap,
     /// kprobes on them.
     Kprobe,
     /// The tracepoints of the address space's lock, in the form that leakprobe uses.
@@ -30,13 +32,21 @@ pub enum Feature {
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Fentry, Self::Kprobe, Self::Tracepoint, Self::Hugetlb, Self::Ksm, Self::Swap];
+    pub const ALL: [Self; 7] = [
+        Self::Fentry,
+        Self::FentryMremap,
+        Self::Kprobe,
+        Self::Tracepoint,
+        Self::Hugetlb,
+        Self::Ksm,
+        Self::Swap,
+    ];
 
     /// As in the file.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Fentry => "fentry",
+            Self::FentryMremap => "fentry-mremap",
             Self::Kprobe => "kprobe",
             Self::Tracepoint => "tracepoint",
             Self::Hugetlb => "hugetlb",

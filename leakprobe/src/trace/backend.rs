@@ -160,7 +160,8 @@ pub fn attach(
     ring: &mut RingBuf<MapData>,
     wanted: Option<Backend>,
 ) -> Result<Chosen, AttachError> {
-    let mut missing = Call::ALL.to_vec();
+    let mut missing: Vec<Missed> =
+        Call::ALL.into_iter().map(|call| Missed { call, why: SILENT.to_owned() }).collect();
     let mut chosen: Option<Chosen> = None;
     let mut refused = None;
     for backend in Backend::ALL.into_iter().filter(|backend| wanted.is_none_or(|wanted| wanted == *backend)) {
@@ -168,7 +169,8 @@ pub fn attach(
         if missing.is_empty() || (backend == Backend::Tracepoint && chosen.is_some()) {
             continue;
         }
-        match try_out(ebpf, ring, backend, &missing) {
+        let calls: Vec<Call> = missing.iter().map(|missed| missed.call).collect();
+        match try_out(ebpf, ring, backend, &calls) {
             Ok(found) => {
                 missing = found.missed;
                 chosen.get_or_insert(Chosen { backend, probes: Vec::new() }).probes.extend(found.probes);
@@ -196,7 +198,13 @@ pub fn attach(
 struct Found {
     probes: Vec<Probe>,
     /// Calls that it should have seen and did not.
-    missed: Vec<Call>,
+    missed: Vec<Missed>,
+}
+
+/// A call that is not seen.
+struct Missed {
+    call: Call,
+    why: String,
 }
 
 const SILENT: &str = "its probes are attached, and did not see the calls made to test them";
@@ -223,7 +231,7 @@ fn try_out(
             None
         }
     };
-    let mut refused = None;
+    let mut refused: Vec<(Vec<Call>, AttachError)> = Vec::new();
     let mut attached = Vec::new();
     for group in backend.groups(calls) {
         match group.hooks.iter().try_for_each(|hook| hook.attach(ebpf, btf.as_ref())) {
@@ -235,7 +243,7 @@ fn try_out(
                 if attached.is_empty() {
                     return Err(error);
                 }
-                refused = Some(error);
+                refused.push((group.calls, error));
             }
         }
     }
@@ -253,9 +261,15 @@ fn try_out(
         }
     }
     if probes.is_empty() {
+        let refused = refused.pop().map(|(_, error)| error);
         return Err(refused.unwrap_or(AttachError::KernelLacks { error: SILENT.to_owned() }));
     }
-    Ok(Found { probes, missed: calls.iter().copied().filter(missed).collect() })
+    let why = |call: Call| {
+        let refusal = refused.iter().find(|(calls, _)| calls.contains(&call));
+        refusal.map_or_else(|| SILENT.to_owned(), |(_, error)| error.to_string())
+    };
+    let missed = calls.iter().copied().filter(missed);
+    Ok(Found { probes, missed: missed.map(|call| Missed { call, why: why(call) }).collect() })
 }
 
 fn kernel_types() -> Result<Btf, AttachError> {
@@ -276,9 +290,8 @@ fn has_cheap_lock_tracepoints(tracefs: &Path) -> Result<(), AttachError> {
     }
 }
 
-fn unseen(call: Call) -> Probe {
-    let error = Some("no probe saw the call made to test it".to_owned());
-    Probe { name: format!("{call}(2)"), attached: false, error }
+fn unseen(missed: Missed) -> Probe {
+    Probe { name: format!("{}(2)", missed.call), attached: false, error: Some(missed.why) }
 }
 
 #[cfg(test)]
