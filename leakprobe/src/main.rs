@@ -98,10 +98,10 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(target) = error.downcast_ref::<TargetError>() {
-        return if matches!(target, TargetError::NotPermitted { .. }) {
-            NOT_PERMITTED
-        } else {
-            NO_SUCH_PROCESS
+        return match target {
+            TargetError::NotPermitted { .. } => NOT_PERMITTED,
+            TargetError::OtherPageSize { .. } => KERNEL_LACKS,
+            _ => NO_SUCH_PROCESS,
         };
     }
     if let Some(LaunchError { error, .. }) = error.downcast_ref() {

@@ -46,7 +46,8 @@ fn a_huge_page_weighs_its_size() -> Result<()> {
 #[test]
 fn a_fault_on_a_file_holds_what_was_mapped_around_it() -> Result<()> {
     let (report, truth) = watched_at("all", "around 12")?;
-    ensure!(truth >= 12 << 20, "the kernel maps pages around a fault: {truth}");
+    // Linux 5.10 leaves out a few.
+    ensure!(truth >= 11 << 20, "the kernel maps pages around a fault: {truth}");
     held_by(&report, "read_here_and_there", None, truth)
 }
 

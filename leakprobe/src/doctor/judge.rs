@@ -291,7 +291,7 @@ fn reason(error: &AttachError) -> String {
         AttachError::NotPermitted { error } => format!("not permitted: {error}"),
         AttachError::KernelLacks { error } => error.clone(),
         AttachError::NoTracefs { .. } => "there is no tracefs".to_owned(),
-        AttachError::NoObject => error.to_string(),
+        AttachError::NoObject | AttachError::NoRingBuffer => error.to_string(),
     }
 }
 

@@ -95,6 +95,15 @@ mod tests {
         assert!(region.is_private_anonymous() && region.name.is_empty());
     }
 
+    /// With five levels of page tables, user space has 56 bits, of which it gets the upper ones if it asks for them
+    /// (Documentation/arch/x86/x86_64/5level-paging.rst).
+    #[test]
+    fn an_address_of_five_levels_of_page_tables() {
+        let region = parse_line("ffff1c2a000000-ffff1c2a021000 rw-p 00000000 00:00 0 ").unwrap();
+        assert_eq!(region.range.start_addr, 0x00ff_ff1c_2a00_0000);
+        assert_eq!(region.range.len_bytes(), 0x2_1000);
+    }
+
     proptest! {
         #[test]
         fn garbage_never_panics(line in ".*") {

@@ -11,13 +11,14 @@ use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::Errno;
+use rustix::param::page_size;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::maps::{self, Region};
 use super::memory::{Memory, ReadError};
 use super::mounts;
 use super::namespace::{NamespacedPid, PidNamespace};
-use super::refusal::{TargetError, refused, thread_error};
+use super::refusal::{TargetError, ensure_page_size, refused, thread_error};
 
 /// A thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +73,7 @@ impl Target {
     /// # Errors
     /// [`TargetError`] where there is none, it has no memory, or we may not.
     pub fn open(pid: i32) -> Result<Self> {
+        ensure_page_size(page_size() as u64)?;
         let no_such = || TargetError::NoSuchProcess { pid };
         let id = Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(no_such)?;
         let pidfd = pidfd_open(id, PidfdFlags::empty()).map_err(|errno| match errno {

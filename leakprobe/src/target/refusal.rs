@@ -4,6 +4,8 @@ use std::io;
 
 use rustix::io::Errno;
 
+use crate::address::PAGE_BYTES;
+
 /// Why a process cannot be looked at. `main` turns these into advice and exit codes.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
@@ -35,6 +37,14 @@ pub enum TargetError {
         /// The id.
         pid: i32,
     },
+    /// The kernel divides memory otherwise than leakprobe reckons.
+    #[error(
+        "this kernel's pages are {page_bytes} bytes and this leakprobe reckons with {PAGE_BYTES}: its figures would be wrong, so it gives none; run it on a kernel with pages of {PAGE_BYTES} bytes"
+    )]
+    OtherPageSize {
+        /// The kernel's.
+        page_bytes: u64,
+    },
     /// The kernel does not let us.
     #[error(
         "not permitted to read {object} ({error}): run as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
@@ -45,6 +55,11 @@ pub enum TargetError {
         /// The refusal.
         error: io::Error,
     },
+}
+
+/// An error where pages are of another size: all of arm64's may be 16 or 64 KiB.
+pub(super) fn ensure_page_size(page_bytes: u64) -> Result<(), TargetError> {
+    if page_bytes == PAGE_BYTES { Ok(()) } else { Err(TargetError::OtherPageSize { page_bytes }) }
 }
 
 /// What a failure to open a file of /proc/PID means.
@@ -62,5 +77,22 @@ pub(super) fn thread_error(pid: i32) -> TargetError {
     match process {
         Some(process) if process != pid => TargetError::IsThread { pid, process },
         _ => TargetError::NoSuchProcess { pid },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn larger_pages_are_refused_by_their_size() {
+        assert!(ensure_page_size(PAGE_BYTES).is_ok());
+        for page_bytes in [16 << 10, 64 << 10] {
+            let words = ensure_page_size(page_bytes).unwrap_err().to_string();
+            assert!(
+                words.contains(&format!("pages are {page_bytes} bytes")) && words.contains("4096"),
+                "{words}"
+            );
+        }
     }
 }

@@ -20,7 +20,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, MapType, PerCpuArray, RingBuf};
+use aya::sys::is_map_supported;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use leakprobe_ebpf::{RING_BYTES, Settings, counter};
@@ -101,6 +102,7 @@ impl Tracer {
             return Err(AttachError::NoObject);
         }
         lift_memlock_limit();
+        refusal::ensure_ring_buffer(&is_map_supported(MapType::RingBuf))?;
         let mut ebpf = load(watched, verbose).map_err(refusal)?;
         let mut ring = take_map(&mut ebpf, "EVENTS")?;
         let mut settings: Array<MapData, Settings> = take_map(&mut ebpf, "SETTINGS")?;

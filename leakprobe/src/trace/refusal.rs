@@ -1,5 +1,7 @@
 //! Why no probe could be attached, told from what the kernel said.
 
+use aya::programs::ProgramError;
+
 /// Why no probe could be attached.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
@@ -32,6 +34,11 @@ pub enum AttachError {
         /// Why.
         error: Box<AttachError>,
     },
+    /// The kernel has no BPF ring buffer, through which events come.
+    #[error(
+        "this kernel has no BPF ring buffer, so nothing can be watched here: it takes Linux 5.8 or newer; `--duration 0` looks at the process once, without watching it"
+    )]
+    NoRingBuffer,
     /// The kernel lacks something.
     #[error("this kernel cannot run the probes: {error}")]
     KernelLacks {
@@ -47,9 +54,15 @@ impl AttachError {
             Self::NotPermitted { .. } => true,
             Self::NoTracefs { error } => error.kind() == std::io::ErrorKind::PermissionDenied,
             Self::Backend { error, .. } => error.is_for_want_of_privilege(),
-            Self::NoObject | Self::KernelLacks { .. } => false,
+            Self::NoObject | Self::NoRingBuffer | Self::KernelLacks { .. } => false,
         }
     }
+}
+
+/// An error where the kernel has no ring buffer; `is_supported` is what it said when it was asked. What it does not say
+/// is for loading to find out.
+pub(super) fn ensure_ring_buffer<E>(is_supported: &Result<bool, E>) -> Result<(), AttachError> {
+    if matches!(is_supported, Ok(false)) { Err(AttachError::NoRingBuffer) } else { Ok(()) }
 }
 
 /// Sorts a refusal: a privilege that is missing, or a kernel that cannot.
@@ -57,6 +70,12 @@ pub(crate) fn refusal(error: impl std::error::Error + 'static) -> AttachError {
     let text = chain(&error);
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(error) = source {
+        // It has looked at the program, so nobody was in its way; that it says EACCES too means nothing.
+        if let Some(ProgramError::LoadError { verifier_log, .. }) = error.downcast_ref()
+            && let Some(verdict) = verdict(&verifier_log.to_string())
+        {
+            return AttachError::KernelLacks { error: format!("the verifier refuses a program: {verdict}") };
+        }
         if let Some(io) = error.downcast_ref::<std::io::Error>()
             && io.kind() == std::io::ErrorKind::PermissionDenied
         {
@@ -65,6 +84,18 @@ pub(crate) fn refusal(error: impl std::error::Error + 'static) -> AttachError {
         source = error.source();
     }
     AttachError::KernelLacks { error: text }
+}
+
+/// What the verifier has against a program: the end of its log, but for its figures (Linux kernel/bpf/verifier.c,
+/// `print_verification_stats`). `None` where it has said nothing.
+fn verdict(log: &str) -> Option<String> {
+    const FIGURES: [&str; 3] = ["verification time", "stack depth", "processed"];
+    const LINES: usize = 2;
+    let said = log.lines().map(str::trim).filter(|line| !line.is_empty());
+    let said: Vec<&str> =
+        said.filter(|line| !FIGURES.iter().any(|figure| line.starts_with(figure))).collect();
+    let last = &said[said.len().saturating_sub(LINES)..];
+    (!last.is_empty()).then(|| last.join("; "))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -78,4 +109,36 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_before_5_8_is_told_what_it_lacks() {
+        let error = ensure_ring_buffer::<()>(&Ok(false)).unwrap_err();
+        assert!(!error.is_for_want_of_privilege());
+        let words = error.to_string();
+        assert!(words.contains("no BPF ring buffer") && words.contains("Linux 5.8"), "{words}");
+        assert!(words.contains("--duration 0"), "{words}");
+    }
+
+    #[test]
+    fn the_verifier_is_quoted_by_its_last_words() {
+        let log = "17: (79) r7 = *(u64 *)(r6 +0)\nfunc '__x64_sys_mremap' arg0 type FWD is not a struct\n\
+            invalid bpf_context access off=0 size=8\nverification time 22645 usec\nstack depth 96+0\n\
+            processed 19 insns (limit 1000000) max_states_per_insn 0\n";
+        let words =
+            "func '__x64_sys_mremap' arg0 type FWD is not a struct; invalid bpf_context access off=0 size=8";
+        assert_eq!(verdict(log).as_deref(), Some(words));
+        assert_eq!(verdict("processed 0 insns\n"), None);
+        assert_eq!(verdict(""), None);
+    }
+
+    #[test]
+    fn a_kernel_that_has_one_or_does_not_say_is_tried() {
+        assert!(ensure_ring_buffer::<()>(&Ok(true)).is_ok());
+        assert!(ensure_ring_buffer(&Err("EPERM")).is_ok());
+    }
 }

@@ -4,6 +4,7 @@
 //! machine that grows warm or busy changes both sides. Nothing is asserted: a figure from a busy machine
 //! is a figure about that machine.
 
+mod backends;
 mod chunks;
 mod machine;
 mod malloc;
@@ -38,6 +39,8 @@ pub(crate) enum Part {
     Mappings,
     /// Counting ten million blocks of malloc
     Chunks,
+    /// System calls, of who is watched and of who is not, by backend
+    Backends,
 }
 
 /// Measures one part, or all of them.
@@ -46,8 +49,16 @@ pub(crate) fn run(rounds: u32, only: Option<Part>) -> Result<()> {
     setup::run(setup::Releases::Newest)?;
     setup::bench_tools();
     let leakprobe = build_leakprobe()?;
-    let parts =
-        [Part::Requests, Part::Redis, Part::Malloc, Part::Storm, Part::Storms, Part::Mappings, Part::Chunks];
+    let parts = [
+        Part::Requests,
+        Part::Redis,
+        Part::Malloc,
+        Part::Storm,
+        Part::Storms,
+        Part::Mappings,
+        Part::Chunks,
+        Part::Backends,
+    ];
     for (index, part) in parts.into_iter().filter(|part| only.is_none_or(|only| only == *part)).enumerate() {
         if index > 0 {
             println!();
@@ -64,6 +75,7 @@ pub(crate) fn run(rounds: u32, only: Option<Part>) -> Result<()> {
             Part::Storms => storms::run(&leakprobe, rounds)?,
             Part::Mappings => mappings::run(&leakprobe, rounds)?,
             Part::Chunks => chunks::run(&leakprobe, rounds)?,
+            Part::Backends => backends::run(&leakprobe, rounds)?,
         }
     }
     Ok(())
