@@ -4,7 +4,7 @@
 use std::fmt;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use leakprobe::address::AddrRange;
 use leakprobe::target::Target;
 use leakprobe::trace::backend::Backend;
@@ -77,19 +77,18 @@ fn sees_every_mapping(wanted: Option<Backend>) -> Result<()> {
     Ok(())
 }
 
-/// A backend that was asked for may be blind to a call, and then says so: nothing else stands in for it. In the one
+/// fentry that was asked for may be blind to a call, and then says so: nothing else stands in for it. In the backend
 /// that leakprobe chooses, another one does.
 fn is_blind(backend: Backend, is_forced: bool, probes: &[leakprobe::trace::Probe]) -> Result<bool> {
-    let mut is_blind = false;
-    for probe in probes.iter().filter(|probe| !probe.attached) {
-        let call = probe.name.trim_end_matches("(2)");
-        let why = probe.error.clone().unwrap_or_default();
-        let word = format!("{}-{call}", backend.word());
-        let feature = Feature::ALL.into_iter().find(|feature| is_forced && feature.word() == word);
-        let feature = feature.with_context(|| format!("{} does not see {call}: {why}", backend.word()))?;
-        is_blind |= !kernels::is_here(feature, Err(why))?;
+    let blind = probes.iter().filter(|probe| !probe.attached);
+    let blind: Vec<String> = blind
+        .map(|probe| format!("{}: {}", probe.name, probe.error.as_deref().unwrap_or_default()))
+        .collect();
+    let unseen = if blind.is_empty() { Ok(()) } else { Err(blind.join("; ")) };
+    if is_forced && backend == Backend::Fentry {
+        return Ok(!kernels::is_here(Feature::FentryEveryCall, unseen)?);
     }
-    Ok(is_blind)
+    unseen.map(|()| false).map_err(|unseen| anyhow!("{} does not see {unseen}", backend.word()))
 }
 
 #[test]

@@ -16,8 +16,8 @@ use crate::places;
 pub enum Feature {
     /// fentry and fexit on the functions of system calls.
     Fentry,
-    /// The same on mremap's.
-    FentryMremap,
+    /// The same on those of all eight calls.
+    FentryEveryCall,
     /// kprobes on them.
     Kprobe,
     /// The tracepoints of the address space's lock, in the form that leakprobe uses.
@@ -34,7 +34,7 @@ impl Feature {
     /// All of them.
     pub const ALL: [Self; 7] = [
         Self::Fentry,
-        Self::FentryMremap,
+        Self::FentryEveryCall,
         Self::Kprobe,
         Self::Tracepoint,
         Self::Hugetlb,
@@ -46,7 +46,7 @@ impl Feature {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Fentry => "fentry",
-            Self::FentryMremap => "fentry-mremap",
+            Self::FentryEveryCall => "fentry-every-call",
             Self::Kprobe => "kprobe",
             Self::Tracepoint => "tracepoint",
             Self::Hugetlb => "hugetlb",

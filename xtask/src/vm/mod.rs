@@ -65,12 +65,6 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
     ensure_all_passed(&columns)
 }
 
-/// The step of `cargo xtask test`: the live tests have been run on the host by then.
-pub(crate) fn corners() -> Result<()> {
-    let wanted = Wanted { kernels: Vec::new(), backends: Vec::new(), all: false, filter: Vec::new() };
-    ensure_all_passed(&on_machines(&wanted, &wanted.filter(), &Live::build()?)?)
-}
-
 /// What `document::write_table` looks for in docs/kernels.md.
 const MARK: &str = "cargo xtask vm --all";
 
