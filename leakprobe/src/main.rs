@@ -40,15 +40,15 @@ fn main() -> ExitCode {
             // Nobody may be listening on stderr either.
             let _ = writeln!(io::stderr(), "leakprobe: {error:#}");
             let code = exit_code(&error);
-            if code == NOT_PERMITTED {
-                say_why_not_permitted();
+            if matches!(code, NOT_PERMITTED | KERNEL_LACKS) {
+                say_what_may_be_in_the_way();
             }
             ExitCode::from(code)
         }
     }
 }
 
-fn say_why_not_permitted() {
+fn say_what_may_be_in_the_way() {
     for cause in doctor::likely_causes() {
         let _ = writeln!(io::stderr(), "leakprobe: {cause}");
     }

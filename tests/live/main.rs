@@ -8,6 +8,7 @@ mod backends;
 mod bad_luck;
 mod cgroup;
 mod chain;
+mod confidentiality;
 mod containers;
 mod cpp;
 mod damage;

@@ -22,6 +22,8 @@ pub enum Feature {
     Kprobe,
     /// The tracepoints of the address space's lock, in the form that leakprobe uses.
     Tracepoint,
+    /// Confidentiality of the kernel's memory, against root too (`lockdown=confidentiality`).
+    Confidentiality,
     /// Huge pages that are set aside.
     Hugetlb,
     /// Merging of equal pages.
@@ -32,11 +34,12 @@ pub enum Feature {
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Fentry,
         Self::FentryEveryCall,
         Self::Kprobe,
         Self::Tracepoint,
+        Self::Confidentiality,
         Self::Hugetlb,
         Self::Ksm,
         Self::Swap,
@@ -49,6 +52,7 @@ impl Feature {
             Self::FentryEveryCall => "fentry-every-call",
             Self::Kprobe => "kprobe",
             Self::Tracepoint => "tracepoint",
+            Self::Confidentiality => "confidentiality",
             Self::Hugetlb => "hugetlb",
             Self::Ksm => "ksm",
             Self::Swap => "swap",

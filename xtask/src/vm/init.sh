@@ -4,6 +4,7 @@
 /bin/busybox mount -t devtmpfs none /dev
 /bin/busybox mount -t proc none /proc
 /bin/busybox mount -t sysfs none /sys
+/bin/busybox mount -t securityfs none /sys/kernel/security
 /bin/busybox mount -t tmpfs none /tmp
 /bin/busybox mkdir -p /dev/shm /dev/hugepages
 /bin/busybox mount -t tmpfs none /dev/shm

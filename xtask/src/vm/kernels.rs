@@ -26,21 +26,34 @@ pub(super) struct Kernel {
     pub cgroups: u32,
     /// How its package's name begins.
     package: &'static str,
+    /// What else it is told when it boots.
+    pub words: &'static str,
+    /// The only tests that make sense with that; all, if there is none.
+    pub only: Option<&'static str>,
 }
 
 /// Oldest first.
-pub(super) const KERNELS: [Kernel; 4] = [
-    Kernel { name: "5.10", suite: "bullseye", cgroups: 1, package: "linux-image-5.10." },
-    Kernel { name: "6.1", suite: "bookworm", cgroups: 2, package: "linux-image-6.1." },
-    Kernel { name: "6.12", suite: "trixie", cgroups: 2, package: "linux-image-6.12." },
+pub(super) const KERNELS: [Kernel; 5] = [
+    Kernel::new("5.10", "bullseye", 1, "linux-image-5.10."),
+    Kernel::new("6.1", "bookworm", 2, "linux-image-6.1."),
+    Kernel::new("6.12", "trixie", 2, "linux-image-6.12."),
+    Kernel {
+        words: "lockdown=confidentiality",
+        only: Some("confidentiality::"),
+        ..Kernel::new("6.12-confidential", "trixie", 2, "linux-image-6.12.")
+    },
     // Since Linux 7 the image is in a package of its own.
-    Kernel { name: "7.2", suite: "sid", cgroups: 2, package: "linux-binary-7.2." },
+    Kernel::new("7.2", "sid", 2, "linux-binary-7.2."),
 ];
 
 /// How the names of the packages of kernels for clouds end: few drivers, all of BPF, ext4 and NVMe built in.
 const FLAVOUR: &str = "-cloud-amd64";
 
 impl Kernel {
+    const fn new(name: &'static str, suite: &'static str, cgroups: u32, package: &'static str) -> Self {
+        Self { name, suite, cgroups, package, words: "", only: None }
+    }
+
     pub(super) fn by_name(name: &str) -> Result<Self> {
         let names = KERNELS.map(|kernel| kernel.name).join(", ");
         KERNELS
@@ -52,7 +65,9 @@ impl Kernel {
     /// Where its image is, fetched where it is not there yet.
     pub(super) fn image(self) -> Result<PathBuf> {
         let folder = places::cache()?.join("kernels");
-        let image = folder.join(format!("vmlinuz-{}", self.name));
+        // One image, however it is booted.
+        let line = self.name.split('-').next().unwrap_or(self.name);
+        let image = folder.join(format!("vmlinuz-{line}"));
         if !image.is_file() {
             fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
             self.fetch(&folder, &image).with_context(|| format!("fetch Linux {} from Debian", self.name))?;

@@ -86,6 +86,7 @@ fn option(prefix: &str, path: &Path) -> String {
 /// Words that the kernel does not know go into the environment of the first process.
 fn kernel_command_line(task: &Task<'_>, disk: &Disk) -> String {
     let mut words = vec!["console=ttyS0 panic=-1 quiet root=/dev/nvme0n1 rootwait rw init=/init".to_owned()];
+    words.push(task.kernel.words.to_owned());
     words.push(format!("LEAKPROBE_KERNEL={} LEAKPROBE_SLOWNESS={SLOWNESS}", task.kernel.name));
     words.push(format!("LEAKPROBE_CGROUPS={}", task.kernel.cgroups));
     words.push(format!("LEAKPROBE_REPOSITORY={}", places::repository().display()));

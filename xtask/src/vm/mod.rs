@@ -89,7 +89,7 @@ impl Wanted {
         if !self.backends.is_empty() {
             return Ok(self.backends.iter().cloned().map(Some).collect());
         }
-        if !self.all {
+        if !self.all || kernel.only.is_some() {
             return Ok(vec![None]);
         }
         let kernels = Kernels::read()?;
@@ -121,6 +121,8 @@ fn on_machines(wanted: &Wanted, filter: &[String], live: &Live) -> Result<Vec<Co
         for backend in wanted.backends(kernel)? {
             let backend = backend.as_deref();
             let longest = LONGEST[usize::from(wanted.all)];
+            let only = kernel.only.map(|only| vec![only.to_owned()]);
+            let filter = only.as_deref().unwrap_or(filter);
             let column = on_machine(&Task { kernel, backend, filter, longest }, &disk)?;
             println!("{}", column.line());
             columns.push(column);
