@@ -95,8 +95,8 @@ fn set_huge_pages_aside(pages: u64) -> Result<Setting> {
 
 /// Lets KSM run, and fast.
 fn run_ksm() -> Result<[Setting; 2]> {
-    let told = "/proc/self/ksm_merging_pages";
-    ensure!(fs::exists(told)?, "this kernel has no {told}, which is there from Linux 5.19 on");
+    let smaps = fs::read_to_string("/proc/self/smaps").context("read /proc/self/smaps")?;
+    ensure!(smaps.contains("\nKSM:"), "this kernel does not say of a mapping what KSM merged of it");
     Ok([
         Setting::change("/sys/kernel/mm/ksm/pages_to_scan", 10_000)?,
         Setting::change("/sys/kernel/mm/ksm/run", 1)?,

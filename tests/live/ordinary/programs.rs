@@ -57,7 +57,7 @@ impl Running {
     }
 }
 
-const BASH: &str = "words=($(seq 200000)); echo ready; read -r _";
+const BASH: &str = "words=({1..200000}); echo ready; read -r _";
 const PERL: &str = r#"$| = 1; my @held = map { "string $_" } 1..1000000; print "ready\n"; <STDIN>"#;
 const PYTHON: &str = "held = [(i,) for i in range(1000000)]; print('ready', flush=True); input()";
 const NODE: &str = "const held = []; for (let i = 0; i < 1e6; i++) held.push({i}); \
