@@ -103,7 +103,7 @@ fn table(cells: &[Cell]) -> String {
     let mut text = format!(
         "\nOn Linux {}:\n\n| program | doing | RSS, MiB | residual | unknown | in five seconds | largest rows |\n\
          |---|---|---:|---:|---:|---:|---|\n",
-        release.trim()
+        release.split('-').next().unwrap_or_default().trim()
     );
     for Cell { program, version, snapshot, window } in cells {
         let rows: Vec<String> =
