@@ -120,6 +120,7 @@ Examples:
   leakprobe 12345 --watch                        until ^C, with a line a minute
   leakprobe 12345 -d 5m --fail-on-growth 20MiB   for a test: exit code 1 if it grew
   leakprobe --name api-server                    by name, if only one process has it
+  leakprobe --container 4f5e6d7c                 all processes of a container, summed up
   leakprobe run -- ./server --flag               from its first instruction on, until it ends
   leakprobe render report.json                   a saved report again, for people
   leakprobe render report.json -f pprof -o mem.pb.gz     then: go tool pprof mem.pb.gz
@@ -166,7 +167,15 @@ mod tests {
         chosen("leakprobe 12", Chosen::Pid(12));
         chosen("leakprobe --pid 12", Chosen::Pid(12));
         chosen("leakprobe -n api -d 1s", Chosen::Name("api"));
-        let none = ["leakprobe", "leakprobe 0", "leakprobe 1 --pid 2", "leakprobe 1 --name api"];
+        chosen("leakprobe --container 4f5e", Chosen::Container("4f5e"));
+        chosen("leakprobe --cgroup /system.slice", Chosen::Cgroup("/system.slice".as_ref()));
+        let none = [
+            "leakprobe --container 4f5e -d 5s",
+            "leakprobe",
+            "leakprobe 0",
+            "leakprobe 1 --pid 2",
+            "leakprobe 1 --name api",
+        ];
         for line in none {
             assert!(look(line).is_err(), "{line}");
         }

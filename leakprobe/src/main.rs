@@ -11,6 +11,7 @@ use leakprobe::launch::LaunchError;
 use leakprobe::report::checkup::Obstacle;
 use leakprobe::target::TargetError;
 use leakprobe::target::by_name::NameError;
+use leakprobe::target::cgroup::ChoiceError;
 use leakprobe::trace::AttachError;
 
 use self::output::{NoOutput, Output};
@@ -106,6 +107,11 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
     if let Some(LaunchError { error, .. }) = error.downcast_ref() {
         return if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
+    }
+    match error.downcast_ref::<ChoiceError>() {
+        Some(ChoiceError::NotUnique { .. }) => return USAGE,
+        Some(_) => return NO_SUCH_PROCESS,
+        None => {}
     }
     match error.downcast_ref::<NameError>() {
         Some(NameError::NoSuchName { .. }) => return NO_SUCH_PROCESS,

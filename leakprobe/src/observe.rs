@@ -7,10 +7,13 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use leakprobe::cli::{self, Arguments, Chosen};
+use leakprobe::claim::Gap;
+use leakprobe::cli::{self, Arguments, Chosen, OutputFormat};
 use leakprobe::launch::{Launched, Stop};
-use leakprobe::report::Report;
+use leakprobe::report::together::Together;
+use leakprobe::report::{CgroupMemory, Report};
 use leakprobe::target::by_name::pid_of;
+use leakprobe::target::cgroup::{self, ChoiceError, Group, pss_bytes};
 use leakprobe::watch::Progress;
 use leakprobe::{Outcome, Request};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -20,6 +23,7 @@ use tokio::time::timeout;
 
 use crate::output::Output;
 use crate::progress::{Line, log_to_stderr};
+use crate::saved::NoSuchForm;
 
 /// With --fail-on-growth.
 const HAS_GROWN: u8 = 1;
@@ -33,11 +37,13 @@ pub fn look(arguments: &Arguments) -> Result<ExitCode> {
         let _ = writeln!(io::stderr(), "leakprobe: ^C will only end the window: {error}");
     }
     let Arguments { look, written, .. } = arguments;
-    let output = Output::open(written)?;
     let pid = match arguments.chosen() {
         Chosen::Pid(pid) => pid,
-        Chosen::Name(name) => pid_of(name).inspect_err(|_| output.remove_if_empty())?,
+        Chosen::Name(name) => pid_of(name)?,
+        Chosen::Cgroup(path) => return look_at_all(&Group::at(path)?, arguments),
+        Chosen::Container(id) => return look_at_all(&Group::of_container(id)?, arguments),
     };
+    let output = Output::open(written)?;
     let request = request(pid, look, arguments.duration());
     let mut line = Line::for_a_process(look);
     let runtime = runtime(look)?;
@@ -47,6 +53,37 @@ pub fn look(arguments: &Arguments) -> Result<ExitCode> {
     let outcome = outcome.inspect_err(|_| output.remove_if_empty())?;
     output.write(&outcome.report, written)?;
     Ok(if has_grown(&outcome.report, look) { ExitCode::from(HAS_GROWN) } else { ExitCode::SUCCESS })
+}
+
+/// `leakprobe --cgroup PATH`, `--container ID`: one snapshot after the other.
+fn look_at_all(group: &Group, arguments: &Arguments) -> Result<ExitCode> {
+    let Arguments { look, written, .. } = arguments;
+    if !matches!(written.format(), OutputFormat::Text | OutputFormat::Json) {
+        return Err(NoSuchForm("a look at all processes of a cgroup").into());
+    }
+    let output = Output::open(written)?;
+    let runtime = runtime(look)?;
+    let (mut reports, mut gaps, mut refusal) = (Vec::new(), Vec::new(), None);
+    for pid in group.pids() {
+        let request = request(pid, look, Duration::ZERO);
+        match runtime.block_on(leakprobe::run(&request, None, &mut |_| {})) {
+            Ok(outcome) => reports.push((outcome.report, pss_bytes(pid))),
+            Err(error) => {
+                gaps.push(Gap { what: format!("process {pid}"), why: format!("{error:#}"), bytes: None });
+                refusal.get_or_insert(error);
+            }
+        }
+    }
+    if reports.is_empty() {
+        output.remove_if_empty();
+        let path = || group.cgroup.path.clone();
+        return Err(refusal.unwrap_or_else(|| ChoiceError::Empty { path: path() }.into()));
+    }
+    let memory = cgroup::memory(&group.cgroup, 0).map(|memory| CgroupMemory { others: None, ..memory });
+    let tool = reports[0].0.tool.clone();
+    let together = Together::of(tool, group.cgroup.path.clone(), memory, reports, gaps);
+    output.write_together(&together, written)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `leakprobe run -- COMMAND`.

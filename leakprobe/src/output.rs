@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 use leakprobe::cli::{ColorChoice, OutputFormat, StacksOf, Written};
 use leakprobe::report::checkup::Checkup;
 use leakprobe::report::comparison::Comparison;
+use leakprobe::report::together::Together;
 use leakprobe::report::{self, Format, Measure, Report, Style};
 
 /// The report has nowhere to go.
@@ -115,6 +116,13 @@ impl Output {
         let style = self.style(written);
         let format = if written.format() == OutputFormat::Json { Format::Json } else { Format::Text };
         self.put(|out| report::write_checkup(checkup, format, &style, out))
+    }
+
+    /// Writes the processes of a cgroup likewise.
+    pub fn write_together(self, together: &Together, written: &Written) -> Result<()> {
+        let style = self.style(written);
+        let format = if written.format() == OutputFormat::Json { Format::Json } else { Format::Text };
+        self.put(|out| report::write_together(together, format, &style, out))
     }
 
     fn put(self, write: impl Fn(&mut dyn Write) -> io::Result<()>) -> Result<()> {

@@ -83,7 +83,7 @@ fn mib(bytes: f64) -> f64 {
 fn words(trend: &Trend) -> String {
     match (trend.verdict, trend.per_second.zip(trend.uncertainty)) {
         (Verdict::Grows, Some((per_second, off))) => {
-            format!("grows by {:.2} ± {:.2} MiB/min", mib(per_second * 60.0), mib(off * 60.0))
+            format!("grows by {:.1} ± {:.1} MiB/min", mib(per_second * 60.0), mib(off * 60.0))
         }
         (Verdict::Unknown, _) => "too early to say".to_owned(),
         (Verdict::Steady, _) => "steady".to_owned(),

@@ -25,9 +25,9 @@ pub struct Chromium {
 }
 
 impl Chromium {
-    /// Starts it with an empty page.
-    pub fn start() -> Result<Self> {
-        let folder = Folder::new("browser")?;
+    /// Starts it with an empty page; `test` is whose it is, since tests run side by side.
+    pub fn start(test: &str) -> Result<Self> {
+        let folder = Folder::new(&format!("browser-{test}"))?;
         let mut process = Command::new("sh")
             .args(["-c", PIPES, "chromium", "--headless=new", "--no-sandbox", "--remote-debugging-pipe"])
             .arg(format!("--user-data-dir={}", folder.path().display()))

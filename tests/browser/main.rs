@@ -32,14 +32,14 @@ struct Page {
 }
 
 impl Page {
-    fn of(name: &str) -> Result<Self> {
+    fn of(name: &str, test: &str) -> Result<Self> {
         let json = places::repository().join(format!("tests/golden/expect/{name}.json"));
         let json = fs::read(&json).with_context(|| format!("read {}", json.display()))?;
         let report = Report::from_json(&json).with_context(|| format!("read the report {name}"))?;
         let style = Style { width_columns: 80, color: false, full_stacks: false, top: None };
         let mut page = Vec::new();
         write(&report, Format::Html, &style, &mut page).context("write the page")?;
-        let folder = Folder::new(&format!("page-{name}"))?;
+        let folder = Folder::new(&format!("page-{test}-{name}"))?;
         let path = folder.path().join("page.html");
         fs::write(&path, page).with_context(|| format!("write {}", path.display()))?;
         Ok(Self { report: serde_json::from_slice(&json)?, path, _folder: folder })
@@ -50,9 +50,9 @@ impl Page {
 fn nothing_is_wrong_with_it_for_those_who_do_not_see_it() -> Result<()> {
     let axe = places::axe()?;
     let axe = fs::read_to_string(&axe).with_context(|| format!("read {}", axe.display()))?;
-    let mut browser = Chromium::start()?;
+    let mut browser = Chromium::start("axe")?;
     for name in REPORTS {
-        let page = Page::of(name)?;
+        let page = Page::of(name, "axe")?;
         for (scheme, width) in SCHEMES.into_iter().flat_map(|scheme| WIDTHS.map(|width| (scheme, width))) {
             browser.open(&page.path, scheme, width)?;
             browser.evaluate(&axe)?;
@@ -65,9 +65,9 @@ fn nothing_is_wrong_with_it_for_those_who_do_not_see_it() -> Result<()> {
 
 #[test]
 fn its_figures_are_those_of_the_json() -> Result<()> {
-    let mut browser = Chromium::start()?;
+    let mut browser = Chromium::start("figures")?;
     for name in REPORTS {
-        let page = Page::of(name)?;
+        let page = Page::of(name, "figures")?;
         browser.open(&page.path, "light", 1280)?;
         let total = browser.evaluate("document.querySelector('.ledger tfoot tr:last-child td').title")?;
         ensure!(total == format!("{} bytes", page.report["rss"]["end"]), "{name}: RSS is {total}");
@@ -87,9 +87,9 @@ fn its_figures_are_those_of_the_json() -> Result<()> {
 
 #[test]
 fn it_fits_a_telephone() -> Result<()> {
-    let mut browser = Chromium::start()?;
+    let mut browser = Chromium::start("width")?;
     for name in REPORTS {
-        let page = Page::of(name)?;
+        let page = Page::of(name, "width")?;
         browser.open(&page.path, "light", 420)?;
         let wide = browser.evaluate("document.documentElement.scrollWidth")?;
         ensure!(wide.as_u64().is_some_and(|pixels| pixels <= 420), "{name}: {wide} pixels of 420");
@@ -100,8 +100,8 @@ fn it_fits_a_telephone() -> Result<()> {
 #[test]
 fn a_keyboard_goes_through_the_flame_graph() -> Result<()> {
     const FOCUSED: &str = "document.activeElement.getAttribute('aria-label')";
-    let page = Page::of("race")?;
-    let mut browser = Chromium::start()?;
+    let page = Page::of("race", "keyboard")?;
+    let mut browser = Chromium::start("keyboard")?;
     browser.open(&page.path, "light", 1280)?;
     let first =
         browser.evaluate(&format!("document.querySelector('.flame [tabindex=\"0\"]').focus(); {FOCUSED}"))?;

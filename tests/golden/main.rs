@@ -15,6 +15,7 @@ mod reports;
 mod sampled;
 mod saved;
 mod schema;
+mod together;
 
 use expect_test::{ExpectFile, expect_file};
 use leakprobe::report::{self, Format, GoroutineTotals, Report, Style};

@@ -9,8 +9,12 @@ use anyhow::{Context, Result, ensure};
 use leakprobe_tests::command_lines::{self, CommandLine};
 use leakprobe_tests::{Deadline, Folder, Probe, Workload, compile, places};
 
+use crate::cgroup::Group;
+
 /// What the documents call the process by name.
 const NAME: &str = "api-server";
+/// And its container.
+const CONTAINER: &str = "4f5e6d7c";
 /// Where they put metrics.
 const COLLECTED: &str = "/var/lib/prometheus/node-exporter/";
 
@@ -18,8 +22,9 @@ const COLLECTED: &str = "/var/lib/prometheus/node-exporter/";
 fn is_long(words: &[String]) -> bool {
     let is_snapshot = words.windows(2).any(|pair| pair == ["--duration", "0"]);
     let looks = words.get(1).is_some_and(|word| word == "PID" || word.starts_with('-'));
+    let is_group = words.get(1).is_some_and(|word| word == "--container" || word == "--cgroup");
     let asks = words.iter().any(|word| word == "--help" || word == "--version");
-    looks && !is_snapshot && !asks
+    looks && !is_snapshot && !is_group && !asks
 }
 
 /// The command as it is typed here: on this process, in this folder.
@@ -51,6 +56,8 @@ fn every_command_in_the_documents_works() -> Result<()> {
     let program = folder.path().join(NAME);
     fs::copy(compile::workload("c/idle")?, &program).context("copy a workload")?;
     let workload = Workload::start_program(Command::new(&program), NAME, Deadline::usual())?;
+    let group = Group::create(&format!("docker-{CONTAINER}{:056x}.scope", workload.pid()))?;
+    group.take_in(&workload)?;
     let server = folder.file("server")?;
     fs::write(&server, "#!/bin/sh\nexit 0\n").context("write a script")?;
     fs::set_permissions(&server, fs::Permissions::from_mode(0o755)).context("let it be run")?;

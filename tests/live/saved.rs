@@ -4,8 +4,9 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
-use leakprobe_tests::{Folder, Probe, Workload, places};
+use anyhow::{Context, Result, ensure};
+use leakprobe_tests::{Folder, Probe, Workload, expect, places};
+use serde_json::Value;
 
 /// What leakprobe writes to stdout when it is called like this.
 fn said(arguments: &[&str]) -> Result<String> {
@@ -35,6 +36,31 @@ fn a_saved_report_is_rendered_without_its_process() -> Result<()> {
     ensure!(
         text.starts_with(&format!("malloc_leak (pid {pid}) holds ")) && text.contains("\nOWNER "),
         "{text}"
+    );
+    Ok(())
+}
+
+#[test]
+fn two_reports_are_compared_and_the_later_one_is_a_page() -> Result<()> {
+    let mut workload = Workload::start("c/malloc_leak")?;
+    let pid = workload.pid().to_string();
+    let folder = Folder::new("compared")?;
+    let (before, after) = (&folder.file("before.json")?, &folder.file("after.json")?);
+    said(&[&pid, "--duration", "0", "--json", "--output", before])?;
+    let grown_bytes = workload.grow(16)?;
+    said(&[&pid, "--duration", "0", "--json", "--output", after])?;
+    let comparison: Value = serde_json::from_str(&said(&["diff", before, after, "--json"])?)?;
+    let rows = comparison["components"].as_array().context("components")?;
+    let heap = rows.iter().find(|row| row["id"] == "c.heap.inuse").context("the C heap")?;
+    let off = expect::number(heap, "/change")?.unsigned_abs().abs_diff(grown_bytes);
+    ensure!(off <= expect::tolerance_bytes(grown_bytes), "{off} bytes off: {heap}");
+    let text = said(&["diff", before, after])?;
+    ensure!(text.contains("C heap") && text.contains("\nRSS "), "{text}");
+    let report: Value = serde_json::from_str(&fs::read_to_string(after)?)?;
+    let page = said(&["render", after, "--format", "html"])?;
+    ensure!(
+        page.contains(&format!("title=\"{} bytes\"", report["rss"]["end"])),
+        "its RSS is not on the page"
     );
     Ok(())
 }

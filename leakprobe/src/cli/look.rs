@@ -1,6 +1,7 @@
 //! A look at a process: which one, how long, how closely.
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -43,6 +44,14 @@ struct Which {
     /// The process of that name, or whose executable has it, if there is only one
     #[arg(short = 'n', long)]
     name: Option<String>,
+
+    /// All processes of a cgroup and of those below it, by its folder or its path: a snapshot of each, and their sum
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["duration", "watch", "fail_on_growth"])]
+    cgroup: Option<PathBuf>,
+
+    /// The same for a container, by the beginning of its id
+    #[arg(long, value_name = "ID", conflicts_with_all = ["duration", "watch", "fail_on_growth"])]
+    container: Option<String>,
 }
 
 /// Who is to be looked at, as it was typed.
@@ -52,6 +61,10 @@ pub enum Chosen<'a> {
     Pid(i32),
     /// A process by its name.
     Name(&'a str),
+    /// The processes of a cgroup.
+    Cgroup(&'a Path),
+    /// The processes of a container.
+    Container(&'a str),
 }
 
 /// A program to be started and watched from its first instruction on.
@@ -129,10 +142,12 @@ impl From<BackendChoice> for Backend {
 impl Arguments {
     /// Who is to be looked at.
     pub fn chosen(&self) -> Chosen<'_> {
-        let Which { pid, pid_option, name } = &self.which;
+        let Which { pid, pid_option, name, cgroup, container } = &self.which;
         let pid = pid.or(*pid_option).map(Chosen::Pid);
         let name = name.as_deref().map(Chosen::Name);
-        pid.or(name).expect("clap requires one of them")
+        let cgroup = cgroup.as_deref().map(Chosen::Cgroup);
+        let container = container.as_deref().map(Chosen::Container);
+        pid.or(name).or(cgroup).or(container).expect("clap requires one of them")
     }
 
     /// How long to watch.

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use super::checkup::Checkup;
 use super::comparison::Comparison;
 use super::stacks::Measure;
+use super::together::Together;
 use super::{Report, flame_graph, folded, html, json, pprof, prometheus, text};
 
 /// What a report is written as.
@@ -79,5 +80,18 @@ pub fn write_checkup(
     match format {
         Format::Json => json::write(checkup, out),
         _ => text::checkup::write(checkup, style, out),
+    }
+}
+
+/// Writes the processes of a cgroup likewise.
+pub fn write_together(
+    together: &Together,
+    format: Format,
+    style: &Style,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    match format {
+        Format::Json => json::write(together, out),
+        _ => text::together::write(together, style, out),
     }
 }

@@ -22,11 +22,12 @@ pub mod saved;
 pub mod schema;
 mod stacks;
 mod text;
+pub mod together;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::form::{Format, Style, write, write_checkup, write_comparison};
+pub use self::form::{Format, Style, write, write_checkup, write_comparison, write_together};
 pub use self::goroutines::{GoroutineGroup, GoroutineTotals};
 pub use self::malloc::{Blocks, BlocksGrowth, ClassRow, Malloc, SizeClass};
 pub use self::memory::{FileRow, OutsideRss, PartRow, ThreadRow, VariableRow};

@@ -181,7 +181,7 @@ fn runner_up(report: &Report, accounts: &[Account<'_>]) -> String {
 }
 
 /// "The Go heap owns", "Thread stacks own".
-fn sentence(owner: Owner, verb: &str, plural_verb: &str) -> String {
+pub fn sentence(owner: Owner, verb: &str, plural_verb: &str) -> String {
     if owner == Owner::One(Component::AnonUnknown) {
         return format!("Nobody known {verb}");
     }

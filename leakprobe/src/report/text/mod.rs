@@ -20,6 +20,7 @@ pub(super) mod ledger;
 pub(super) mod owners;
 pub(super) mod parts;
 mod sites;
+pub(super) mod together;
 pub(super) mod units;
 
 use std::io::{self, Write};

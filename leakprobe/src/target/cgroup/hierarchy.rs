@@ -1,9 +1,10 @@
 //! Where the memory controller's files of a cgroup are: found through leakprobe's own mounts, since systems
 //! mount the hierarchies in different places, and containers only a part of them.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Cgroup;
+use super::{Cgroup, members};
 
 /// A mounted hierarchy with the memory controller in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,33 @@ pub struct Mount {
 }
 
 impl Mount {
+    /// All that are mounted here, those with the memory controller first; and whether they are of the unified hierarchy.
+    pub fn all() -> Vec<(Self, bool)> {
+        let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let of =
+            |unified| mountinfo.lines().filter_map(move |line| Some((Self::parse(line, unified)?, unified)));
+        of(false).chain(of(true)).collect()
+    }
+
+    /// The path of the cgroup whose folder that is.
+    pub fn path_of(&self, folder: &Path) -> Option<String> {
+        let below = folder.strip_prefix(&self.place).ok()?;
+        let path = if below.as_os_str().is_empty() { self.root.clone() } else { self.root.join(below) };
+        path.into_os_string().into_string().ok()
+    }
+
+    /// The folders of its cgroups, at most so many.
+    pub fn folders(&self, most: usize) -> Vec<PathBuf> {
+        let mut folders = vec![self.place.clone()];
+        let mut next = 0;
+        while next < folders.len() && folders.len() < most {
+            folders.extend(members::below(&folders[next]));
+            next += 1;
+        }
+        folders.truncate(most);
+        folders
+    }
+
     /// The one that holds `cgroup`, from the text of /proc/self/mountinfo (proc_pid_mountinfo(5)).
     pub fn find(mountinfo: &str, cgroup: &Cgroup) -> Option<Self> {
         let mounts = mountinfo.lines().filter_map(|line| Self::parse(line, cgroup.unified));

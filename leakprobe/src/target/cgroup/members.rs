@@ -50,7 +50,7 @@ pub fn others(folder: &Path, pid: i32) -> Others {
 }
 
 /// Processes of the cgroup and of those below it. Those of another PID namespace are listed as 0.
-fn pids(folder: &Path) -> Vec<i32> {
+pub(super) fn pids(folder: &Path) -> Vec<i32> {
     let mut pids: Vec<i32> = Vec::new();
     let mut folders = vec![folder.to_owned()];
     let mut folders_left = MAX_FOLDERS;
@@ -69,7 +69,7 @@ fn pids(folder: &Path) -> Vec<i32> {
     pids
 }
 
-fn below(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn below(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
@@ -85,6 +85,14 @@ impl Member {
         let comm = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
         Some(Self { pid, comm: comm.trim_end().to_owned(), rss: pages.checked_mul(PAGE_BYTES)? })
     }
+}
+
+/// What of a process's memory is its own, and its part of what it shares (Linux `Documentation/filesystems/proc.rst`,
+/// `smaps_rollup`, since 4.14). `None` where the kernel does not say.
+pub fn pss_bytes(pid: i32) -> Option<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let kib = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?.trim().strip_suffix("kB")?;
+    kib.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! The target's cgroup: its path, the container it stands for, and what its memory controller charges.
 
 mod bill;
+mod choice;
 mod hierarchy;
 mod members;
 
 pub use self::bill::{CgroupMemory, memory};
-pub use self::members::{Member, Others};
+pub use self::choice::{ChoiceError, Group};
+pub use self::members::{Member, Others, pss_bytes};
 
 /// The cgroup that charges the target's memory: path, and whether it is of the unified hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
