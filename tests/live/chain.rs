@@ -99,12 +99,14 @@ pub(crate) fn follow(mut workload: Workload, chains: &[Chain], others: &[&str]) 
         followed.stacks += usize::from(!frames.is_empty());
         followed.lost += usize::from(frames.last().is_some_and(|frame| frame["module"].is_null()));
         followed.early += usize::from(!frames.is_empty() && !site["note"].is_null());
+        // Chains may have the same ends.
+        let mut is_whole = false;
         for (chain, is_found) in chains.iter().zip(&mut found) {
             if has_both(frames, chain, &workload.hello)? {
-                *is_found = true;
-                followed.both_bytes += expect::number(site, "/bytes")?;
+                (*is_found, is_whole) = (true, true);
             }
         }
+        followed.both_bytes += if is_whole { expect::number(site, "/bytes")? } else { 0 };
     }
     let missing = chains.iter().zip(&found).filter(|(_, is_found)| !**is_found);
     followed.missing = missing.map(|(chain, _)| chain.verb).collect();
