@@ -67,8 +67,11 @@ pub(crate) fn ensure_root(verb: &str, why: &str) -> Result<()> {
     Ok(())
 }
 
-/// Builds the release leakprobe, BPF object and all; says where it lies.
+/// Builds the release leakprobe, BPF object and all, unless LEAKPROBE_BIN names another; says where it lies.
 pub(crate) fn build_leakprobe() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("LEAKPROBE_BIN") {
+        return Ok(PathBuf::from(path));
+    }
     in_the_open(cargo(&["build", "--quiet", "--release", "--package", "leakprobe"]))?;
     Ok(places::target().join("release/leakprobe"))
 }

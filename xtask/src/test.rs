@@ -11,12 +11,12 @@ use leakprobe_tests::places;
 use crate::bless::GOLDEN;
 use crate::command::{build_leakprobe, cargo, ensure_root, in_the_open};
 use crate::setup::Releases;
-use crate::{codegen, setup, tidy};
+use crate::{codegen, setup, tidy, vm};
 
 type Step = (&'static str, fn() -> Result<()>);
 
 /// Cheap before dear.
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     ("set-up", || setup::run(Releases::Corners)),
     ("format", format),
     ("clippy", clippy),
@@ -27,6 +27,7 @@ const STEPS: [Step; 10] = [
     ("Go layouts", codegen::check),
     ("Go's variables", globals),
     ("live tests", live),
+    ("other kernels", vm::corners),
 ];
 
 enum Verdict {

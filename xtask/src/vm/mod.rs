@@ -65,6 +65,12 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
     ensure_all_passed(&columns)
 }
 
+/// The step of `cargo xtask test`: the live tests have been run on the host by then.
+pub(crate) fn corners() -> Result<()> {
+    let wanted = Wanted { kernels: Vec::new(), backends: Vec::new(), all: false, filter: Vec::new() };
+    ensure_all_passed(&on_machines(&wanted, &wanted.filter(), &Live::build()?)?)
+}
+
 /// What `document::write_table` looks for in docs/kernels.md.
 const MARK: &str = "cargo xtask vm --all";
 
@@ -178,10 +184,7 @@ struct Live {
 impl Live {
     fn build() -> Result<Self> {
         ensure_root("vm", "the live tests read other processes' memory and load BPF programs")?;
-        let leakprobe = match std::env::var_os("LEAKPROBE_BIN") {
-            Some(path) => PathBuf::from(path),
-            None => build_leakprobe()?,
-        };
+        let leakprobe = build_leakprobe()?;
         let build = ["test", "--quiet", "--package", "leakprobe-tests", "--test", "live", "--no-run"];
         in_the_open(cargo(&build))?;
         let messages = quietly(cargo(&[build.as_slice(), &["--message-format=json"]].concat()))?;
