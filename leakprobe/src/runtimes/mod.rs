@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use self::code::{CodeRoles, Role, go_role};
 use self::cpp::{Classes, VtablePlaces};
 use self::go::code::GoCode;
-use self::go::{GoRuntime, HeapProfile, SizeClass};
+use self::go::{Collector, GoRuntime, HeapProfile, SizeClass};
 use self::malloc::anonymous::AnonymousMemory;
 use self::malloc::census::Census;
 use self::malloc::glibc;
@@ -73,6 +73,8 @@ pub struct Reading {
     pub heap_profile: Option<HeapProfile>,
     /// Objects of the Go heap by size.
     pub size_classes: Vec<SizeClass>,
+    /// How the collector of the first Go runtime is set; `None` where that was not read.
+    pub collector: Option<Collector>,
     /// What malloc's chunks add up to, where it was found.
     pub malloc: Option<Census>,
     /// The C library's malloc by name.
@@ -197,6 +199,8 @@ impl Runtimes {
             race_counts,
             heap_profile,
             size_classes,
+            // Not worth a gap: it is in the program's environment, too, as a rule.
+            collector: self.go.first().and_then(|go| go.collector(memory).ok()),
             malloc,
             allocator,
         }

@@ -7,6 +7,7 @@
 //! tells as much as any other, because the function table stays and the code behind it names every variable.
 
 pub mod code;
+mod collector;
 pub mod find;
 pub mod goroutines;
 pub mod heap;
@@ -29,6 +30,7 @@ use crate::target::elf::ElfFile;
 use crate::target::memory::Memory;
 
 use code::GoCode;
+pub use collector::Collector;
 use find::{Global, Globals, Program};
 use goroutines::{Goroutines, StackPages};
 use image::Arch;
@@ -116,6 +118,15 @@ impl GoRuntime {
             layout::check::buckets(memory, &heap.layout, heap.globals.addr(Global::Mbuckets)?)?;
         }
         profile::read(&metadata::Reader { memory, layout: &heap.layout, globals: &heap.globals })
+    }
+
+    /// How its collector is set.
+    ///
+    /// # Errors
+    /// Where the heap was not found, or the collector's settings were not.
+    pub fn collector(&self, memory: &dyn Memory) -> Result<Collector> {
+        let heap = self.heap.as_ref().context("the Go heap was not found")?;
+        collector::read(&metadata::Reader { memory, layout: &heap.layout, globals: &heap.globals })
     }
 
     /// Ids of the threads it knows of, in the process's own PID namespace, each with the address of its `m`.

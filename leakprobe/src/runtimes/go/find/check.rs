@@ -6,6 +6,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::super::collector;
 use super::super::heap::{Slice, read_list, read_words};
 use super::super::layout::{GoroutineLayout, Layout};
 use super::Global;
@@ -80,6 +81,9 @@ impl Reader<'_> {
             }
             Global::VgetrandomAlloc => self.random_states(addr)?,
             Global::WaitReasonStrings => self.wait_reasons(addr)?,
+            Global::GcController => {
+                collector::read_at(self.memory, addr)?;
+            }
         }
         Ok(())
     }

@@ -58,11 +58,13 @@ pub enum Global {
     VgetrandomAlloc,
     /// `waitReasonStrings`, what goroutines wait for.
     WaitReasonStrings,
+    /// `gcController`, the collector's settings and pace.
+    GcController,
 }
 
 impl Global {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Mheap,
         Self::Memstats,
         Self::PersistentChunks,
@@ -77,6 +79,7 @@ impl Global {
         Self::MemProfileRate,
         Self::VgetrandomAlloc,
         Self::WaitReasonStrings,
+        Self::GcController,
     ];
 
     /// Its name in the symbol table.
@@ -96,6 +99,7 @@ impl Global {
             Self::MemProfileRate => "runtime.MemProfileRate",
             Self::VgetrandomAlloc => "runtime.vgetrandomAlloc",
             Self::WaitReasonStrings => "runtime.waitReasonStrings",
+            Self::GcController => "runtime.gcController",
         }
     }
 }

@@ -35,6 +35,8 @@ enum Pick {
     TakenAndNextLoaded,
     /// The lowest one written to.
     LowestStored,
+    /// The only one handed on as an address more than once.
+    TakenTwice,
 }
 
 /// How a variable is found.
@@ -44,7 +46,7 @@ struct Rule {
     pick: Pick,
 }
 
-static RULES: [Rule; 13] = [
+static RULES: [Rule; 14] = [
     Rule { global: Global::Memstats, function: "runtime.newBucket", pick: Pick::First },
     Rule {
         global: Global::PersistentChunks,
@@ -62,6 +64,8 @@ static RULES: [Rule; 13] = [
     Rule { global: Global::MemProfileRate, function: "runtime.profilealloc", pick: Pick::Last },
     Rule { global: Global::VgetrandomAlloc, function: "runtime.vgetrandomInit", pick: Pick::LowestStored },
     Rule { global: Global::WaitReasonStrings, function: "runtime.waitReason.String", pick: Pick::First },
+    // Its methods are called one after the other, for which nothing else in there has any.
+    Rule { global: Global::GcController, function: "runtime.gcControllerCommit", pick: Pick::TakenTwice },
 ];
 
 impl Rule {
@@ -131,6 +135,12 @@ impl Pick {
                 only(all.filter(|&svma| is(Use::Address, svma) && is(Use::Load, svma.wrapping_add(8))))
             }
             Self::LowestStored => all.filter(|&svma| is(Use::Store, svma)).min(),
+            Self::TakenTwice => {
+                let taken = |svma: u64| {
+                    operands.iter().filter(|it| **it == Operand { used: Use::Address, svma }).count()
+                };
+                only(all.filter(|&svma| taken(svma) > 1))
+            }
         }
     }
 }
@@ -175,6 +185,8 @@ mod tests {
         assert_eq!(Pick::LoadedAndTaken.operand(&code), Some(LIST));
         let twice = [code.as_slice(), &[operand(Use::Address, FLAG)]].concat();
         assert_eq!(Pick::LoadedAndTaken.operand(&twice), None, "two of them");
+        let calls = [operand(Use::Address, FLAG), operand(Use::Load, LIST), operand(Use::Address, FLAG)];
+        assert_eq!(Pick::TakenTwice.operand(&calls), Some(FLAG));
         let behind = [operand(Use::Address, LOCK), operand(Use::Load, FLAG), operand(Use::Load, LOCK + 8)];
         assert_eq!(Pick::TakenAndNextLoaded.operand(&behind), Some(LOCK));
     }
@@ -192,7 +204,8 @@ mod tests {
     #[test]
     fn a_function_that_names_nothing() {
         let picks = [Pick::First, Pick::Last, Pick::Lowest, Pick::LowestNamedOnce, Pick::LowestStored];
-        for pick in picks.into_iter().chain([Pick::LoadedAndTaken, Pick::TakenAndNextLoaded]) {
+        let rest = [Pick::LoadedAndTaken, Pick::TakenAndNextLoaded, Pick::TakenTwice];
+        for pick in picks.into_iter().chain(rest) {
             assert_eq!(pick.operand(&[]), None, "{pick:?}");
         }
     }

@@ -48,6 +48,13 @@ pub struct Group {
     pub creator_addr: Option<u64>,
 }
 
+impl Group {
+    /// What makes it the same group at another moment.
+    pub fn key(&self) -> (State, Option<u8>, &[u64], Option<u64>) {
+        (self.state, self.reason, &self.code_addrs, self.creator_addr)
+    }
+}
+
 #[derive(Clone, Copy, Default)]
 struct Tally {
     count: u64,
