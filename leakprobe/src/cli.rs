@@ -48,6 +48,8 @@ pub enum Command {
     Diff(Diff),
     /// Say what this kernel, these privileges and this container allow
     Doctor(Doctor),
+    /// What a finding means, how it is known, what to do
+    Explain(Explain),
     /// Write the completions of a shell to standard output
     Completions(Completions),
 }
@@ -92,6 +94,14 @@ pub struct Doctor {
     pub written: Written,
 }
 
+/// The page of a finding.
+#[derive(Args, Debug)]
+pub struct Explain {
+    /// The finding's id, as below "WHAT TO DO"; without one, all are listed
+    #[arg(value_name = "ID")]
+    pub id: Option<String>,
+}
+
 /// Completions.
 #[derive(Args, Debug)]
 pub struct Completions {
@@ -127,6 +137,7 @@ Examples:
   leakprobe render report.json -f html -o report.html    for a browser
   leakprobe diff before.json after.json          what became more
   leakprobe doctor                               what is possible on this machine
+  leakprobe explain c-heap-leak                  what a finding means, what to do
 
 Exit codes: 0 done, 1 grew by --fail-on-growth, 2 usage, 3 no such process,
 4 not permitted, 5 the kernel lacks what is needed, 6 internal error.";
@@ -188,6 +199,7 @@ mod tests {
         assert!(!has_command("leakprobe 12 --format text").unwrap());
         assert!(has_command("leakprobe 12 render report.json").is_err());
         assert!(has_command("leakprobe render").is_err());
+        assert!(has_command("leakprobe explain").unwrap());
     }
 
     #[test]

@@ -85,6 +85,7 @@ fn target_info(target: &Target, runtimes: &Runtimes, end: &Look, allocator: Opti
         exe: target.exe_path().to_owned(),
         started_at: rfc3339(target.started_at()),
         threads: end.snapshot.status.threads,
+        threads_growth: None,
         container_id: cgroup
             .as_ref()
             .and_then(|cgroup| cgroup::container_id(&cgroup.path))
@@ -97,6 +98,7 @@ fn target_info(target: &Target, runtimes: &Runtimes, end: &Look, allocator: Opti
             cgo: runtimes.build.as_ref().and_then(|build| build.cgo()),
             stripped: runtimes.exe_is_stripped,
             goroutines_started: None,
+            collector: end.collector,
             allocator,
         },
         ended: None,

@@ -38,8 +38,6 @@ use self::diagnose::trend::trend;
 use self::launch::Launched;
 use self::look::Look;
 use self::report::{GoroutinesStarted, Report};
-use self::runtimes::Runtimes;
-use self::runtimes::go::goroutines::{Goroutines, StackPages};
 use self::symbolize::Symbolizer;
 use self::target::Target;
 use self::trace::Tracer;
@@ -104,18 +102,23 @@ pub async fn run(
     let call_sites = account.named_sites(&window.recording, &mut symbolizer);
     let call_sites = account::held::with_allocations(call_sites, start, end, &mut symbolizer);
     let heap_profile = account::held::heap_profile(start, end, &mut symbolizer);
-    let goroutines =
-        read_goroutines(&target, &scene.runtimes, window.ended_early, &account.goroutine_stacks, &mut gaps);
+    let goroutines = match window.ended_early {
+        true => Vec::new(),
+        false => scene.goroutines(&target, &account.goroutine_stacks, &mut gaps),
+    };
     let call_sites = account::goroutines::with_stacks(call_sites, &goroutines, &mut symbolizer);
     let mut report = host::report(request, &target, &scene.runtimes, &account, end);
     if !goroutines.is_empty() {
-        report.goroutines = account::goroutines::named(&goroutines, start.is_some(), &mut symbolizer);
-        report.goroutine_totals = Some(account::goroutines::totals(&goroutines));
+        let before = Some(&window.start_goroutines[..]).filter(|before| before.len() == goroutines.len());
+        let is_watched = start.is_some();
+        report.goroutines = account::goroutines::named(before, &goroutines, is_watched, &mut symbolizer);
+        report.goroutine_totals = Some(account::goroutines::totals(before, &goroutines));
     }
     report.window = report::Window { started_at: account::rfc3339(started_at), seconds: window.seconds };
     report.host.backend = window.probes.as_ref().map_or("none", |probes| probes.backend().word()).into();
     report.growth = trend(&window.timeline);
     report.target.runtime.goroutines_started = goroutines_started(start, end);
+    report.target.threads_growth = threads_growth(start, end);
     report.timeline = window.timeline;
     report.target.ended = window.end_word.map(Into::into);
     report.tracing = window.tracing;
@@ -127,32 +130,14 @@ pub async fn run(
     Ok(Outcome { report, probes: window.probes })
 }
 
-/// What the goroutines of each Go runtime do now, whose stacks lie on `stack_pages`. What cannot be read is a gap.
-fn read_goroutines(
-    target: &Target,
-    runtimes: &Runtimes,
-    is_gone: bool,
-    stack_pages: &StackPages,
-    gaps: &mut Vec<Gap>,
-) -> Vec<Goroutines> {
-    let mut all = Vec::new();
-    for go in runtimes.go.iter().filter(|_| !is_gone) {
-        match go.goroutines(target, &runtimes.plugins, stack_pages, host::monotonic_ns()) {
-            Ok(found) => {
-                gaps.extend(found.gaps());
-                all.push(found);
-            }
-            Err(error) => {
-                gaps.push(Gap { what: "goroutines".to_owned(), why: format!("{error:#}"), bytes: None });
-            }
-        }
-    }
-    all
-}
-
 /// As the race detector counts them, between two looks.
 fn goroutines_started(start: Option<&Look>, end: &Look) -> Option<GoroutinesStarted> {
     let ever = end.race_counts?.goroutines_started;
     let before = start?.race_counts?.goroutines_started;
     Some(GoroutinesStarted { in_window: ever.saturating_sub(before), ever })
+}
+
+fn threads_growth(start: Option<&Look>, end: &Look) -> Option<i64> {
+    let [before, now] = [start?, end].map(|look| look.snapshot.status.threads);
+    now?.checked_signed_diff(before?)
 }

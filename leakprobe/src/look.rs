@@ -8,7 +8,7 @@ use crate::address::AddrRange;
 use crate::attribute::mappings;
 use crate::claim::{Claim, Evidence, Gap, Slack};
 use crate::runtimes::Runtimes;
-use crate::runtimes::go::{HeapProfile, SizeClass};
+use crate::runtimes::go::{Collector, HeapProfile, SizeClass};
 use crate::runtimes::malloc::anonymous::AnonymousMemory;
 use crate::runtimes::malloc::census::Census;
 use crate::runtimes::malloc::replacement::Held;
@@ -43,6 +43,8 @@ pub struct Look {
     pub heap_profile: Option<HeapProfile>,
     /// Objects of the Go heap by size.
     pub size_classes: Vec<SizeClass>,
+    /// How Go's collector is set.
+    pub collector: Option<Collector>,
     /// What malloc's chunks add up to.
     pub malloc: Option<Census>,
     /// Whose malloc it is: "glibc 2.36", or what took its place.
@@ -104,6 +106,7 @@ pub fn look(target: &Target, modules: &[Module], runtimes: &Runtimes) -> Result<
         race_counts: read.race_counts,
         heap_profile: read.heap_profile,
         size_classes: read.size_classes,
+        collector: read.collector,
         malloc,
         allocator,
         gaps,

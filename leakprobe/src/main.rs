@@ -14,9 +14,11 @@ use leakprobe::target::by_name::NameError;
 use leakprobe::target::cgroup::ChoiceError;
 use leakprobe::trace::AttachError;
 
+use self::explain::NoSuchFinding;
 use self::output::{NoOutput, Output};
 use self::saved::{NoInput, NoSuchForm};
 
+mod explain;
 mod observe;
 mod output;
 mod progress;
@@ -63,6 +65,7 @@ fn dispatch(line: &CommandLine) -> Result<ExitCode> {
         Some(Command::Render(arguments)) => saved::render(arguments)?,
         Some(Command::Diff(arguments)) => saved::diff(arguments)?,
         Some(Command::Doctor(arguments)) => return examine(arguments),
+        Some(Command::Explain(arguments)) => explain::explain(arguments)?,
         Some(Command::Completions(arguments)) => {
             clap_complete::generate(
                 arguments.shell,
@@ -118,7 +121,11 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(NameError::NotUnique { .. }) => return USAGE,
         None => {}
     }
-    if error.is::<NoOutput>() || error.is::<NoInput>() || error.is::<NoSuchForm>() {
+    let is_usage = error.is::<NoOutput>()
+        || error.is::<NoInput>()
+        || error.is::<NoSuchForm>()
+        || error.is::<NoSuchFinding>();
+    if is_usage {
         return USAGE;
     }
     match error.downcast_ref::<AttachError>() {

@@ -4,9 +4,11 @@ use anyhow::Result;
 
 use crate::address::AddrRange;
 use crate::claim::Gap;
+use crate::host;
 use crate::runtimes::Runtimes;
 use crate::runtimes::code::CodeRoles;
 use crate::runtimes::go::GoRuntime;
+use crate::runtimes::go::goroutines::{Goroutines, StackPages};
 use crate::target::Target;
 use crate::target::modules::{self, Module};
 use crate::trace::Watched;
@@ -47,6 +49,28 @@ impl Scene {
     /// Unwinds its stacks.
     pub fn unwinder(&self, target: &Target) -> Unwinder<'_> {
         Unwinder::new(&self.modules, &target.regions(), self.runtimes.go_code())
+    }
+
+    /// What the goroutines of each Go runtime do now, whose stacks lie on `stack_pages`. What cannot be read is a gap.
+    pub fn goroutines(
+        &self,
+        target: &Target,
+        stack_pages: &StackPages,
+        gaps: &mut Vec<Gap>,
+    ) -> Vec<Goroutines> {
+        let mut all = Vec::new();
+        for go in &self.runtimes.go {
+            match go.goroutines(target, &self.runtimes.plugins, stack_pages, host::monotonic_ns()) {
+                Ok(found) => {
+                    gaps.extend(found.gaps());
+                    all.push(found);
+                }
+                Err(error) => {
+                    gaps.push(Gap { what: "goroutines".to_owned(), why: format!("{error:#}"), bytes: None });
+                }
+            }
+        }
+        all
     }
 
     /// What the kernel side needs to know.

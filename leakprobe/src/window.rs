@@ -17,6 +17,7 @@ use crate::diagnose::trend::Moment;
 use crate::host;
 use crate::launch::Launched;
 use crate::look::{Look, look};
+use crate::runtimes::go::goroutines::{Goroutines, StackPages};
 use crate::scene::Scene;
 use crate::target::{Target, TargetError};
 use crate::trace::recording::Recording;
@@ -52,6 +53,8 @@ impl Scenes {
 pub struct Window {
     /// The first look; `None` for a snapshot.
     pub start: Option<Look>,
+    /// What goroutines did then, of the runtimes whose could be read; empty for a snapshot.
+    pub start_goroutines: Vec<Goroutines>,
     /// The last one, or the only one.
     pub end: Look,
     /// The process was gone before its memory could be read again.
@@ -78,6 +81,7 @@ impl Window {
     pub fn snapshot(target: &Target, scene: &Scene) -> Result<Self> {
         Ok(Self {
             start: None,
+            start_goroutines: Vec::new(),
             end: see(target, scene)?,
             ended_early: false,
             end_word: None,
@@ -114,7 +118,11 @@ impl Window {
             acquaintance: Acquaintance::new(first.runtimes.go.first()),
         };
         session.acquaintance.renew(target, &mut session.tracer);
-        let start = session.meanwhile(|| see(target, first))?;
+        let (start, start_goroutines) = session.meanwhile(|| {
+            // What they do is read after what they hold, here as at the end; and what is missing is said there.
+            (see(target, first), first.goroutines(target, &StackPages::default(), &mut Vec::new()))
+        });
+        let start = start?;
         let started = Instant::now();
         if let Some(launched) = launched.as_deref_mut() {
             launched.resume();
@@ -149,6 +157,7 @@ impl Window {
             tracing: tracer.summary(&recording)?,
             probes: Some(tracer),
             start: Some(start),
+            start_goroutines,
             end,
             ended_early,
             end_word,

@@ -4,9 +4,9 @@ use leakprobe::claim::{Component, Evidence, Gap};
 use leakprobe::diagnose::diagnose;
 use leakprobe::diagnose::trend::trend;
 use leakprobe::report::{
-    CallSite, CgroupMemory, ComponentRow, Events, FAULTS, Frame, HeapProfile, Host, LostRow, Member, Moment,
-    Others, OutsideRss, Probe, Report, Rss, RssCounters, RuntimeInfo, SCHEMA, TargetInfo, ThreadRow, Tool,
-    Tracing, Trend, Unaccounted, Window,
+    CallSite, CgroupMemory, Collector, ComponentRow, Events, FAULTS, Frame, HeapProfile, Host, LostRow,
+    Member, Moment, Others, OutsideRss, Probe, Report, Rss, RssCounters, RuntimeInfo, SCHEMA, TargetInfo,
+    ThreadRow, Tool, Tracing, Trend, Unaccounted, Window,
 };
 
 pub const KIB: u64 = 1 << 10;
@@ -29,6 +29,7 @@ pub fn base(comm: &str, exe: &str, runtime: RuntimeInfo) -> Report {
             exe: exe.to_owned(),
             started_at: "2026-08-21T09:00:00Z".to_owned(),
             threads: Some(12),
+            threads_growth: Some(0),
             container_id: Some("3f2a9c0d81b4e6f7a5c3".to_owned()),
             cgroup: Some("/system.slice/api.scope".to_owned()),
             runtime,
@@ -132,6 +133,7 @@ pub fn go(version: &str, race: bool) -> RuntimeInfo {
         cgo: Some(true),
         stripped: Some(false),
         goroutines_started: None,
+        collector: Some(Collector { gc_percent: Some(100), memory_limit: None }),
         allocator: Some("glibc 2.36".to_owned()),
     }
 }

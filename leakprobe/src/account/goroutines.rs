@@ -4,6 +4,7 @@
 //! that was new, and its bytes are nobody's.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::sites::{Retold, retold};
@@ -17,13 +18,23 @@ const MAX_GROUPS: usize = 200;
 /// The note of stacks' growth that no goroutine of the program has now.
 const NO_GOROUTINES: &str = "stacks of goroutines that ended, kept for new ones, or of the runtime's own";
 
-/// The groups of most goroutines, with names; of all runtimes together. `is_watched` where there was a window.
-pub fn named(found: &[Goroutines], is_watched: bool, symbolizer: &mut Symbolizer<'_>) -> Vec<GoroutineGroup> {
-    let mut groups: Vec<_> =
-        found.iter().flat_map(|it| it.groups.iter().map(move |group| (it, group))).collect();
-    groups.sort_by_key(|(_, group)| Reverse(group.count));
-    let named = groups.into_iter().take(MAX_GROUPS).map(|(runtime, group)| GoroutineGroup {
+/// The groups of most goroutines, with names; of all runtimes together. `before` are those of the same runtimes at the
+/// window's start; `is_watched` where there was a window.
+pub fn named(
+    before: Option<&[Goroutines]>,
+    found: &[Goroutines],
+    is_watched: bool,
+    symbolizer: &mut Symbolizer<'_>,
+) -> Vec<GoroutineGroup> {
+    let counts_before: Option<HashMap<_, u64>> =
+        before.map(|before| numbered(before).map(|(number, _, it)| ((number, it.key()), it.count)).collect());
+    let mut groups: Vec<_> = numbered(found).collect();
+    groups.sort_by_key(|(_, _, group)| Reverse(group.count));
+    let named = groups.into_iter().take(MAX_GROUPS).map(|(number, runtime, group)| GoroutineGroup {
         count: group.count,
+        growth: counts_before.as_ref().map(|counts| {
+            super::signed(group.count, counts.get(&(number, group.key())).copied().unwrap_or(0))
+        }),
         state: group.state.word().into(),
         wait_reason: group.reason.and_then(|reason| runtime.reasons.get(&reason).cloned()),
         waiting_seconds: group.longest_wait_ns.map(|ns| Duration::from_nanos(ns).as_secs_f64()),
@@ -36,11 +47,19 @@ pub fn named(found: &[Goroutines], is_watched: bool, symbolizer: &mut Symbolizer
     named.collect()
 }
 
-/// All of them together.
-pub fn totals(found: &[Goroutines]) -> GoroutineTotals {
+/// All groups, each with its runtime and the number of that.
+fn numbered(found: &[Goroutines]) -> impl Iterator<Item = (usize, &Goroutines, &Group)> {
+    let runtimes = found.iter().enumerate();
+    runtimes.flat_map(|(number, it)| it.groups.iter().map(move |group| (number, it, group)))
+}
+
+/// All of them together, and how many more than `before`.
+pub fn totals(before: Option<&[Goroutines]>, found: &[Goroutines]) -> GoroutineTotals {
     let sum = |field: fn(&Goroutines) -> u64| found.iter().map(field).sum();
+    let count = sum(|it| it.count);
     GoroutineTotals {
-        count: sum(|it| it.count),
+        count,
+        growth: before.map(|before| super::signed(count, before.iter().map(|it| it.count).sum())),
         stack_bytes: sum(|it| it.stack_bytes),
         system: sum(|it| it.system),
         dead: sum(|it| it.dead),

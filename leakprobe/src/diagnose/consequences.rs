@@ -3,10 +3,11 @@
 //! Consequences stand after the causes and never in the report's third line. The surprise: the time until
 //! the limit extrapolates the process's own growth; others in the cgroup may make it shorter.
 
-use super::{Facts, Finding, is_percent_of, seconds_until_full};
+use super::trend::Verdict;
+use super::{Confidence, Facts, Finding, Rule, is_percent_of, seconds_until_full};
 
 /// Every consequence known so far.
-pub const RULES: [fn(&Facts<'_>) -> Option<Finding>; 1] = [cgroup_limit];
+pub(super) static RULES: [Rule; 1] = [Rule { id: "cgroup-limit", judge: cgroup_limit }];
 
 /// Further away than this, a straight line says nothing.
 const LIMIT_HORIZON_SECONDS: f64 = 24.0 * 3600.0;
@@ -35,6 +36,11 @@ fn cgroup_limit(facts: &Facts<'_>) -> Option<Finding> {
                 format!("At this rate its cgroup is full in {time}, and the kernel may kill it.")
             }
             None => "Its cgroup is nearly full: a little growth, and the kernel may kill it.".to_owned(),
+        },
+        confidence: match facts.trend.verdict {
+            _ if seconds.is_none() => Confidence::Certain,
+            Verdict::Grows => Confidence::Likely,
+            _ => Confidence::Possible,
         },
         evidence: vec![format!("{percent:.0} % of the cgroup's limit is used, page cache included")],
         remedy: "Restart it before its cgroup is full, or raise the limit to win time.".to_owned(),

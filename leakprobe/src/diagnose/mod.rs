@@ -6,12 +6,15 @@
 
 mod causes;
 mod consequences;
+mod facts;
+pub mod pages;
 pub mod trend;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::trend::{Trend, Verdict};
+pub use self::facts::{Blocked, Facts, GoroutinesStarted, Holding, Limit, MallocFacts, Site, SizeGrowth};
+use self::trend::Trend;
 use crate::claim::{Component, Word};
 
 /// Less growth than this in the window is noise: thread caches, buffers, a few more pages of code touched.
@@ -39,6 +42,9 @@ pub struct Finding {
     pub growth: Option<i64>,
     /// One sentence: what is the matter.
     pub summary: String,
+    /// How surely this is the cause.
+    #[serde(default)]
+    pub confidence: Confidence,
     /// What was seen that says so.
     pub evidence: Vec<String>,
     /// One or two sentences: what to do.
@@ -47,121 +53,67 @@ pub struct Finding {
     pub references: Vec<Word>,
 }
 
-/// What the rules look at.
-#[derive(Clone, Debug, Default)]
-pub struct Facts<'a> {
-    /// Whether the program is written in Go.
-    pub is_go: bool,
-    /// Built with -race, where something says so or not.
-    pub race: Option<bool>,
-    /// Goroutines started in the window and ever, as the race detector counts them; unknown without it.
-    pub goroutines: Option<GoroutinesStarted>,
-    /// Resident bytes of the process.
-    pub rss_bytes: u64,
-    /// Their growth in the window.
-    pub rss_growth_bytes: Option<i64>,
-    /// How the RSS changed in the window.
-    pub trend: Trend,
-    /// Length of the window; 0 for a snapshot.
-    pub window_seconds: f64,
-    /// Threads of the process.
-    pub threads: Option<u64>,
-    /// The ledger's rows.
-    pub holdings: Vec<Holding<'a>>,
-    /// What Go's heap profile gained in the window, if that explains the growth of its heap.
-    pub live_growth_bytes: Option<u64>,
-    /// What malloc's blocks add up to, where that is known.
-    pub malloc: Option<MallocFacts>,
-    /// Stacks that made memory resident.
-    pub sites: Vec<Site<'a>>,
-    /// The memory cgroup's charge and limit, where it has one.
-    pub cgroup: Option<Limit>,
+/// How surely a finding names the cause, by the evidence it has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Confidence {
+    /// It fits, and so does something else that was not excluded: a cache that fills looks like a leak.
+    #[default]
+    Possible,
+    /// What was seen in the window, or how memory is laid out, speaks for it; anything else would be unusual.
+    Likely,
+    /// The runtime's own structures or the kernel's own counters say so, and leave no other explanation.
+    Certain,
 }
 
-/// How many goroutines were started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct GoroutinesStarted {
-    /// While the process was watched.
-    pub in_window: u64,
-    /// Since it began.
-    pub ever: u64,
-}
-
-/// A row of the ledger.
-#[derive(Clone, Copy, Debug)]
-pub struct Holding<'a> {
-    /// The owner.
-    pub component: Component,
-    /// Resident bytes.
-    pub rss_bytes: u64,
-    /// Their growth in the window.
-    pub growth_bytes: Option<i64>,
-    /// Of them, given back with MADV_FREE.
-    pub lazy_free_bytes: Option<u64>,
-    /// The malloc that owns the row.
-    pub allocator: Option<&'a str>,
-    /// Of them, holding nothing live.
-    pub slack_bytes: Option<u64>,
-}
-
-/// What malloc's blocks add up to.
-#[derive(Clone, Copy, Debug)]
-pub struct MallocFacts {
-    /// Bytes of blocks in use gained in the window.
-    pub in_use_growth_bytes: Option<i64>,
-    /// Blocks in use gained.
-    pub in_use_growth_blocks: Option<i64>,
-    /// What `malloc_trim(0)` would give back, where there is one.
-    pub trimmable_bytes: Option<u64>,
-    /// The size whose blocks gained most bytes.
-    pub top_grower: Option<SizeGrowth>,
-}
-
-/// Blocks of one size that became more.
-#[derive(Clone, Copy, Debug)]
-pub struct SizeGrowth {
-    /// The largest of them.
-    pub size_bytes: u64,
-    /// How many more.
-    pub blocks: i64,
-    /// Their bytes.
-    pub bytes: i64,
-}
-
-/// A stack that made memory resident.
-#[derive(Clone, Debug)]
-pub struct Site<'a> {
-    /// Whose memory.
-    pub component: Component,
-    /// How much.
-    pub bytes: u64,
-    /// The functions on it that have names, innermost first.
-    pub functions: Vec<&'a str>,
-}
-
-/// A limit and how near it is.
-#[derive(Clone, Copy, Debug)]
-pub struct Limit {
-    /// Charged now.
-    pub current_bytes: u64,
-    /// Where the kernel kills.
-    pub limit_bytes: u64,
+/// What finds one thing that may be the matter.
+struct Rule {
+    /// Of every finding it gives.
+    id: &'static str,
+    judge: fn(&Facts<'_>) -> Option<Finding>,
 }
 
 /// The findings: causes by growth, most of it first, then what follows from them.
 pub fn diagnose(facts: &Facts<'_>) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = causes::RULES.iter().filter_map(|rule| rule(facts)).collect();
+    let mut findings = found(&causes::RULES, facts);
     findings.sort_by_key(|finding| {
-        let growth_bytes = finding.growth.unwrap_or(0).max(0);
+        let growth_bytes = explained_growth_bytes(finding, facts).max(0);
         (std::cmp::Reverse(growth_bytes), std::cmp::Reverse(finding.bytes))
     });
-    findings.extend(consequences::RULES.iter().filter_map(|rule| rule(facts)));
+    findings.extend(found(&consequences::RULES, facts));
     findings
+}
+
+/// The ids of all findings there can be: causes, then consequences.
+pub fn ids() -> impl Iterator<Item = &'static str> {
+    causes::RULES.iter().chain(&consequences::RULES).map(|rule| rule.id)
+}
+
+fn found(rules: &[Rule], facts: &Facts<'_>) -> Vec<Finding> {
+    let judged = rules.iter().filter_map(|rule| {
+        let finding = (rule.judge)(facts)?;
+        debug_assert_eq!(finding.id, rule.id);
+        Some(finding)
+    });
+    judged.collect()
+}
+
+/// The growth that a finding is the reason of. Goroutines that leak keep their heap alive, and what the race detector
+/// has of both, too.
+fn explained_growth_bytes(finding: &Finding, facts: &Facts<'_>) -> i64 {
+    let own_bytes = finding.growth.unwrap_or(0);
+    if finding.id != "goroutine-leak" {
+        return own_bytes;
+    }
+    [Component::GoHeapInUse, Component::TsanRuntime, Component::TsanShadow, Component::TsanMeta]
+        .into_iter()
+        .map(|component| facts.gained_bytes(component))
+        .fold(own_bytes, i64::saturating_add)
 }
 
 /// Whether the finding names a cause, or only an owner whose growth has several possible ones.
 pub fn names_cause(id: &str) -> bool {
-    !matches!(id, "go-heap-growth" | "c-heap-leak" | "c-mmap-growth" | "go-mmap-growth" | "thread-stacks")
+    !matches!(id, "go-heap-growth" | "c-heap-leak" | "c-mmap-growth" | "go-mmap-growth")
 }
 
 /// Seconds until a cgroup is full if it goes on as in the window; none where it does not really grow.
@@ -177,60 +129,6 @@ pub fn seconds_until_full(
     let growth_bytes = u64::try_from(growth_bytes).ok().filter(|bytes| *bytes >= GROWTH_MIN_BYTES)?;
     let free_bytes = limit.limit_bytes.saturating_sub(limit.current_bytes);
     (window_seconds > 0.0).then(|| free_bytes as f64 * window_seconds / growth_bytes as f64)
-}
-
-/// What some components hold together.
-struct Sum {
-    rss_bytes: u64,
-    growth_bytes: Option<i64>,
-    /// The largest of them.
-    largest: Component,
-}
-
-impl Facts<'_> {
-    /// What these components hold; none where they hold nothing and did not shrink.
-    fn sum(&self, is_meant: impl Fn(Component) -> bool) -> Option<Sum> {
-        let meant = || self.holdings.iter().filter(|holding| is_meant(holding.component));
-        let largest = meant().max_by_key(|holding| holding.rss_bytes)?.component;
-        Some(Sum {
-            rss_bytes: meant().map(|holding| holding.rss_bytes).sum(),
-            growth_bytes: meant().map(|holding| holding.growth_bytes).sum(),
-            largest,
-        })
-    }
-
-    /// All growth, what shrank left out: the whole of which a component's growth is a share.
-    fn grown_bytes(&self) -> u64 {
-        let grown = |holding: &Holding<'_>| holding.growth_bytes.and_then(|bytes| u64::try_from(bytes).ok());
-        self.holdings.iter().filter_map(grown).sum()
-    }
-
-    /// Whether so much growth says something about the process. Where the RSS rises and falls, less than two
-    /// falls are a matter of the moment at which the window ends.
-    fn is_notable_growth(&self, growth_bytes: Option<i64>) -> bool {
-        let Some(grown) = growth_bytes.and_then(|bytes| u64::try_from(bytes).ok()) else {
-            return false;
-        };
-        let swing_bytes = if self.trend.verdict == Verdict::RisesAndFalls {
-            self.trend.largest_fall.saturating_mul(2)
-        } else {
-            0
-        };
-        grown >= GROWTH_MIN_BYTES.max(swing_bytes)
-            && is_percent_of(grown, self.grown_bytes(), GROWTH_MIN_PERCENT)
-    }
-
-    /// "96 % of the growth in 60 s", where it grew.
-    fn growth_evidence(&self, growth_bytes: Option<i64>) -> Option<String> {
-        let grown = growth_bytes.filter(|bytes| *bytes > 0)? as f64;
-        let percent = grown / self.grown_bytes().max(1) as f64 * 100.0;
-        Some(format!("{percent:.0} % of the growth in {:.0} s", self.window_seconds))
-    }
-
-    /// Whether so much memory says something about the process.
-    fn is_much(&self, bytes: u64) -> bool {
-        bytes >= HOLDS_MUCH_MIN_BYTES && is_percent_of(bytes, self.rss_bytes, HOLDS_MUCH_MIN_PERCENT)
-    }
 }
 
 /// Whether `part` is at least so many percent of `whole`.

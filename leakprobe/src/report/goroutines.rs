@@ -11,6 +11,9 @@ use crate::symbolize::Frame;
 pub struct GoroutineGroup {
     /// How many.
     pub count: u64,
+    /// How many more than at the window's start; null without a window, or where they were not read then.
+    #[serde(default)]
+    pub growth: Option<i64>,
     /// "runnable", "running", "syscall", "waiting", "copystack", "preempted" or "leaked".
     pub state: Word,
     /// What they wait for, in Go's words: "chan receive".
@@ -36,6 +39,9 @@ pub struct GoroutineGroup {
 pub struct GoroutineTotals {
     /// The program's, as `runtime.NumGoroutine` counts.
     pub count: u64,
+    /// How many more than at the window's start; null without a window, or where they were not read then.
+    #[serde(default)]
+    pub growth: Option<i64>,
     /// Size of their stacks, resident or not.
     pub stack_bytes: u64,
     /// The runtime's own.

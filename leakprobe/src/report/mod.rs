@@ -35,7 +35,8 @@ pub use self::rss::{Rss, RssCounters};
 pub use self::stacks::Measure;
 use crate::claim::{Component, Evidence, Gap, Word};
 pub use crate::diagnose::trend::{Moment, Trend, Verdict};
-pub use crate::diagnose::{Finding, GoroutinesStarted};
+pub use crate::diagnose::{Confidence, Finding, GoroutinesStarted};
+pub use crate::runtimes::go::Collector;
 pub use crate::symbolize::Frame;
 pub use crate::target::cgroup::{CgroupMemory, Member, Others};
 pub use crate::trace::recording::Events;
@@ -159,6 +160,9 @@ pub struct TargetInfo {
     pub started_at: String,
     /// Threads at the end of the window.
     pub threads: Option<u64>,
+    /// How many more these are than at its start; null without a window.
+    #[serde(default)]
+    pub threads_growth: Option<i64>,
     /// Container id found in the cgroup's path.
     pub container_id: Option<String>,
     /// The cgroup's path.
@@ -191,6 +195,9 @@ pub struct RuntimeInfo {
     pub stripped: Option<bool>,
     /// Goroutines started, as the race detector counts them; null without it.
     pub goroutines_started: Option<GoroutinesStarted>,
+    /// How Go's collector is set; null without Go, or where not read.
+    #[serde(default)]
+    pub collector: Option<Collector>,
     /// The C library's allocator: "glibc 2.36".
     pub allocator: Option<String>,
 }

@@ -1,11 +1,29 @@
 //! Malloc's two stories, which the RSS cannot tell apart: blocks that are not freed, and freed ones that it keeps.
 
-use super::{Facts, Finding, GROWTH_MIN_BYTES, grouped, growth};
+use super::{Confidence, Facts, Finding, GROWTH_MIN_BYTES, Growth, grouped, mib};
 use crate::claim::Component;
+
+/// From so many arenas on, what each keeps for its threads adds up: fewer are the remedy.
+const MANY_ARENAS: u64 = 4;
+
+/// The C heap as a sanitizer has it: the same blocks, in its own allocator's place.
+const UNDER_SANITIZERS: [Component; 5] = [
+    Component::AsanHeap,
+    Component::MsanHeap,
+    Component::HwasanHeap,
+    Component::LsanHeap,
+    Component::TsanHeap,
+];
+
+/// Blocks that nobody frees.
+pub(super) fn leak(facts: &Facts<'_>) -> Option<Finding> {
+    let under_sanitizer = || UNDER_SANITIZERS.into_iter().find_map(|heap| grows(facts, heap));
+    under_malloc(facts).or_else(under_sanitizer)
+}
 
 /// Blocks that take the place of freed ones are no growth of the process, and pages that hold ever less are no
 /// leak.
-pub(super) fn leak(facts: &Facts<'_>) -> Option<Finding> {
+fn under_malloc(facts: &Facts<'_>) -> Option<Finding> {
     let whole_growth_bytes = facts.sum(Component::is_malloc)?.growth_bytes?;
     let block_growth_bytes = facts.malloc.and_then(|malloc| malloc.in_use_growth_bytes);
     let pages_growth_bytes = facts.sum(|owner| owner == Component::CHeapInUse)?.growth_bytes?;
@@ -14,26 +32,33 @@ pub(super) fn leak(facts: &Facts<'_>) -> Option<Finding> {
     {
         return None;
     }
-    let mut finding = growth(
-        facts,
-        Component::CHeapInUse,
-        "c-heap-leak",
-        "The C heap grows: blocks are allocated that nobody frees, or not yet.",
-        "Look at the call sites above: is each block freed? A cache that fills looks like a leak: watch \
-         longer, and see whether it stops.",
-        if facts.is_go { &["golang/go#53440"] } else { &[] },
-    )?;
-    finding.evidence.extend(block_evidence(facts));
+    let mut finding = grows(facts, Component::CHeapInUse)?;
+    let blocks = block_evidence(facts);
+    if blocks.is_some() {
+        finding.confidence = Confidence::Likely;
+    }
+    finding.evidence.extend(blocks);
     finding.evidence.extend(allocator(facts).map(|allocator| format!("its malloc is {allocator}")));
     Some(finding)
+}
+
+fn grows(facts: &Facts<'_>, heap: Component) -> Option<Finding> {
+    let rule = Growth {
+        id: "c-heap-leak",
+        summary: "The C heap grows: blocks are allocated that nobody frees, or not yet.",
+        confidence: Confidence::Possible,
+        remedy: "Look at the call sites above: is each block freed? A cache that fills looks like a leak: watch \
+                 longer, and see whether it stops.",
+        references: if facts.is_go { &["golang/go#53440"] } else { &[] },
+    };
+    rule.of(facts, heap)
 }
 
 /// Freed blocks whose pages stay resident: much of the RSS, or most of what it gained.
 pub(super) fn retention(facts: &Facts<'_>) -> Option<Finding> {
     let whole = facts.sum(Component::is_malloc)?;
-    let row = |component| facts.holdings.iter().find(move |holding| holding.component == component);
-    let free_bytes = row(Component::CHeapFree).map_or(0, |row| row.rss_bytes);
-    let beside_bytes = row(Component::CHeapInUse).and_then(|row| row.slack_bytes).unwrap_or(0);
+    let free_bytes = facts.row(Component::CHeapFree).map_or(0, |row| row.rss_bytes);
+    let beside_bytes = facts.row(Component::CHeapInUse).and_then(|row| row.slack_bytes).unwrap_or(0);
     let kept_bytes = free_bytes.saturating_add(beside_bytes);
     let block_growth_bytes = facts.malloc.and_then(|malloc| malloc.in_use_growth_bytes);
     let kept_growth_bytes = whole.growth_bytes.zip(block_growth_bytes).map(|(whole, blocks)| whole - blocks);
@@ -42,15 +67,20 @@ pub(super) fn retention(facts: &Facts<'_>) -> Option<Finding> {
     }
     let trimmable_bytes = facts.malloc.and_then(|malloc| malloc.trimmable_bytes);
     let is_scattered = trimmable_bytes.is_some_and(|bytes| bytes < kept_bytes / 2);
-    let mut evidence = vec![format!(
-        "{} MiB are free: {} MiB in whole pages, {} MiB beside blocks in use",
-        kept_bytes >> 20,
-        free_bytes >> 20,
-        beside_bytes >> 20
-    )];
+    let mut evidence = vec![match mib(beside_bytes) {
+        0 => format!("{} MiB are free, in whole pages", mib(free_bytes)),
+        beside => format!(
+            "{} MiB are free: {} MiB in whole pages, {beside} MiB beside blocks in use",
+            mib(kept_bytes),
+            mib(free_bytes)
+        ),
+    }];
     evidence.extend(
-        trimmable_bytes.map(|bytes| format!("malloc_trim(0) would give back {} MiB of them", bytes >> 20)),
+        trimmable_bytes.map(|bytes| format!("malloc_trim(0) would give back {} MiB of them", mib(bytes))),
     );
+    let arenas = facts.malloc.map_or(0, |malloc| malloc.arenas);
+    evidence
+        .extend((arenas >= MANY_ARENAS).then(|| format!("{arenas} arenas, each with its own free blocks")));
     evidence.extend(allocator(facts).map(|allocator| format!("its malloc is {allocator}")));
     let (summary, remedy) = if is_scattered {
         (
@@ -59,7 +89,10 @@ pub(super) fn retention(facts: &Facts<'_>) -> Option<Finding> {
              does not, or try a malloc that packs blocks by size (jemalloc, mimalloc, tcmalloc).",
         )
     } else {
-        ("Much of the C heap is freed and kept by malloc: no leak.", how_to_give_back(allocator(facts)))
+        (
+            "Much of the C heap is freed and kept by malloc: no leak.",
+            how_to_give_back(allocator(facts), arenas),
+        )
     };
     Some(Finding {
         id: "c-heap-retention".into(),
@@ -67,14 +100,15 @@ pub(super) fn retention(facts: &Facts<'_>) -> Option<Finding> {
         bytes: kept_bytes,
         growth: kept_growth_bytes,
         summary: summary.to_owned(),
+        confidence: if facts.malloc.is_some() { Confidence::Certain } else { Confidence::Likely },
         evidence,
         remedy: remedy.to_owned(),
-        references: Vec::new(),
+        references: if facts.is_go { vec!["golang/go#53440".into()] } else { Vec::new() },
     })
 }
 
 /// How to have a malloc give back what it keeps.
-fn how_to_give_back(allocator: Option<&str>) -> &'static str {
+fn how_to_give_back(allocator: Option<&str>, arenas: u64) -> &'static str {
     match allocator {
         Some("jemalloc") => {
             "Leave it be if the load comes back: the next blocks fill it. Else start the program with \
@@ -92,9 +126,13 @@ fn how_to_give_back(allocator: Option<&str>) -> &'static str {
             "Leave it be if the load comes back: the next blocks fill it. musl gives back a group of blocks when \
              all of them are free, and nothing sooner: allocate what lives long apart from what does not."
         }
+        _ if arenas >= MANY_ARENAS => {
+            "Leave it be if the load comes back: the next blocks fill it. Else start the program with \
+             MALLOC_ARENA_MAX=2, or have it call malloc_trim(0) after the peak."
+        }
         _ => {
             "Leave it be if the load comes back: the next blocks fill it. Else have the program call \
-             malloc_trim(0) after the peak, or start it with MALLOC_ARENA_MAX=2 or MALLOC_TRIM_THRESHOLD_=131072."
+             malloc_trim(0) after the peak, or start it with MALLOC_TRIM_THRESHOLD_=131072."
         }
     }
 }

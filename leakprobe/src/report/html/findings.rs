@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::markup::Text;
-use crate::report::Report;
+use crate::report::{Confidence, Report};
 
 /// Writes the section; one sentence where nothing was found, which is an answer.
 pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
@@ -22,9 +22,22 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         }
         let references: Vec<String> = finding.references.iter().map(|name| reference(name)).collect();
         let references = references.join(", ");
-        writeln!(out, "<p class=\"quiet\"><code>{}</code> {references}</p>\n</article>", Text(&finding.id))?;
+        let (id, surety) = (Text(&finding.id), surety(finding.confidence));
+        writeln!(
+            out,
+            "<p class=\"quiet\">{surety}<code>leakprobe explain {id}</code> {references}</p>\n</article>"
+        )?;
     }
     writeln!(out, "</section>")
+}
+
+/// Said only where it is not certain.
+fn surety(confidence: Confidence) -> &'static str {
+    match confidence {
+        Confidence::Certain => "",
+        Confidence::Likely => "Likely. ",
+        Confidence::Possible => "One possibility. ",
+    }
 }
 
 /// "golang/go#63276" as a link; anything else as text, since a saved report may say anything.

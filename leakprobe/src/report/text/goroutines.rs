@@ -19,6 +19,9 @@ const COUNT_MIN: u64 = 1000;
 const STACK_MIN_BYTES: u64 = 16 << 20;
 /// So are they with one part in so many of the process's memory.
 const RSS_PARTS: u64 = 20;
+/// So many more are news, and one part in so many of a group.
+const MORE_MIN: u64 = 10;
+const MORE_PARTS: u64 = 100;
 /// Columns of the number, with a space on either side.
 const COUNT_COLUMNS: usize = 11;
 
@@ -63,7 +66,7 @@ fn are_many(report: &Report) -> bool {
 
 /// "waiting on chan receive, 2.4 MiB of stack: main.worker worker.go:17 < created by main.start main.go:40".
 fn worded(group: &GoroutineGroup, exe: &str) -> String {
-    let mut text = format!("{}, {} of stack", doing(group), size(group.stack_bytes));
+    let mut text = format!("{}{}, {} of stack", doing(group), more(group), size(group.stack_bytes));
     let fold = fold(&group.frames);
     // That a lock is taken is told by the reason; the callers say which.
     let shown = fold.shown.filter(|at| fold.callers.is_empty() || !is_lock(&group.frames[*at]));
@@ -76,6 +79,15 @@ fn worded(group: &GoroutineGroup, exe: &str) -> String {
         text.push_str(&steps.join(" < "));
     }
     text
+}
+
+/// ", 11,200 more than before"; nothing where few came.
+fn more(group: &GoroutineGroup) -> String {
+    let more = group.growth.and_then(|growth| u64::try_from(growth).ok()).unwrap_or(0);
+    match more {
+        _ if more < MORE_MIN.max(group.count / MORE_PARTS) => String::new(),
+        _ => format!(", {} more than before", count(more)),
+    }
 }
 
 /// "waiting on chan receive for up to 2.0 h".

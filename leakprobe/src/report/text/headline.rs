@@ -35,13 +35,16 @@ pub fn write(
     page.shortest_needed(Paint::Plain, &owned(report, accounts))?;
     let grower = top_grower(accounts).map(|(account, _)| account.owner);
     let cause = report.findings.iter().find(|finding| finding.id != LIMIT_FINDING);
-    let mut code = sites.headline(grower);
+    // The race detector grows with what it watches: then the finding names who is behind it.
+    let behind = cause.map(|finding| Owner::of(finding.owner));
+    let behind = behind.filter(|owner| grower == Some(Owner::RaceDetector) && *owner != Owner::RaceDetector);
+    let mut code = sites.headline(behind.or(grower));
     if is_snapshot(report) && accounts.first().is_some_and(|account| account.owner == GO_HEAP) {
         code = held.map_or_else(Vec::new, Held::headline);
     }
     // A known cause is the answer, and the code behind it comes after; without one, the code is the best
     // answer there is.
-    if let Some(finding) = cause.filter(|finding| names_cause(&finding.id)) {
+    if let Some(finding) = cause.filter(|finding| names_cause(&finding.id) || behind.is_some()) {
         page.prose(Paint::Plain, "", &finding.summary)?;
         page.shortest_needed(Paint::Plain, &code)?;
     } else {
@@ -49,7 +52,7 @@ pub fn write(
         page.prose(
             Paint::Plain,
             "",
-            &cause.map_or_else(|| undiagnosed(report), |finding| finding.summary.clone()),
+            &cause.map_or_else(|| undiagnosed(report, accounts), |finding| finding.summary.clone()),
         )?;
     }
     if let Some(limit) = report.findings.iter().find(|finding| finding.id == LIMIT_FINDING) {
@@ -191,7 +194,7 @@ pub fn sentence(owner: Owner, verb: &str, plural_verb: &str) -> String {
 }
 
 /// Line three where no rule fits.
-fn undiagnosed(report: &Report) -> String {
+fn undiagnosed(report: &Report, accounts: &[Account<'_>]) -> String {
     let pid = report.target.pid;
     match report.rss.growth {
         _ if is_snapshot(report) => String::new(),
@@ -203,12 +206,30 @@ fn undiagnosed(report: &Report) -> String {
         Some(_) if report.growth.verdict == Verdict::LevelsOff => {
             format!("It rose and stopped. To see whether that lasts: leakprobe {pid} --watch")
         }
-        Some(bytes) if bytes >= GROWTH_MIN_BYTES as i64 => {
-            "No known cause fits; the call sites below are the lead.".to_owned()
+        Some(bytes) if bytes >= GROWTH_MIN_BYTES as i64 => match top_grower(accounts) {
+            Some((Account { owner: Owner::One(Component::GoHeapIdle | Component::CHeapFree), .. }, _)) => {
+                "What grew is free again: room that is kept for what comes next. No leak."
+            }
+            Some((Account { owner: GO_HEAP, .. }, _)) => {
+                "The Go heap grew within the room that GOGC leaves it. Watch longer to be sure."
+            }
+            _ => "No known cause fits; the call sites below are the lead.",
         }
+        .to_owned(),
         Some(1..) => format!("Too little to name a cause. Watch longer: leakprobe {pid} --duration 300s"),
-        Some(_) => format!("Nothing grows. Watch it under load: leakprobe {pid} --duration 300s"),
+        Some(_) => {
+            let holder = accounts.first().filter(|account| account.rss_bytes > 0);
+            let meaning = holder.map_or("", |account| account.owner.meaning());
+            format!("Nothing grows. {meaning}").trim_end().to_owned()
+        }
     }
+}
+
+/// Whether that is the answer: nobody is blamed for anything, and it did not grow.
+fn nothing_grows(report: &Report) -> bool {
+    report.findings.is_empty()
+        && report.rss.growth.is_some_and(|bytes| bytes <= 0)
+        && !matches!(report.growth.verdict, Verdict::RisesAndFalls | Verdict::LevelsOff)
 }
 
 /// Why the answer is not a whole one, if it is not.
@@ -220,6 +241,7 @@ fn limits(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
     }
     let after = time(report.window.seconds);
     let text = match report.target.ended.as_deref() {
+        None if nothing_grows(report) => format!("Watch it under load: leakprobe {pid} --duration 300s"),
         None => return Ok(()),
         Some("exited") => format!("It exited after {after} of watching; this is what was seen until then."),
         Some("exec") => {

@@ -93,6 +93,55 @@ impl Owner {
     }
 }
 
+impl Owner {
+    /// What this memory is for, where nothing is the matter with it: a sentence.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::RaceDetector => "Most of it is what the race detector keeps of what it saw.",
+            Self::One(component) => match component {
+                Component::GoHeapInUse => "Most of it is live objects, and garbage not yet collected.",
+                Component::GoHeapIdle => "Most of it was freed, and waits for new objects.",
+                Component::GoStacks => "Most of it is stacks of goroutines, and those kept for new ones.",
+                Component::GoRuntime => "Most of it is what the Go runtime knows of its heap.",
+                Component::GoMmap => "Most of it is memory that Go code mapped and holds.",
+                Component::CHeapInUse
+                | Component::TsanHeap
+                | Component::AsanHeap
+                | Component::MsanHeap
+                | Component::HwasanHeap
+                | Component::LsanHeap => "Most of it is blocks that the program has not freed.",
+                Component::TsanShadow
+                | Component::TsanMeta
+                | Component::TsanRuntime
+                | Component::AsanShadow
+                | Component::AsanQuarantine
+                | Component::AsanRuntime
+                | Component::MsanShadow
+                | Component::MsanOrigins
+                | Component::MsanRuntime
+                | Component::HwasanShadow
+                | Component::HwasanRuntime
+                | Component::LsanRuntime => "Most of it is what the sanitizer needs to check the program.",
+                Component::CHeapFree => "Most of it was freed, and malloc keeps it for the next blocks.",
+                Component::CMmap => "Most of it is memory that native code mapped and holds.",
+                Component::PythonHeap => "Most of it is Python's objects, and room for more beside them.",
+                Component::V8Heap | Component::JvmHeap => {
+                    "Most of it is live objects, and garbage not yet collected."
+                }
+                Component::JvmRuntime => "Most of it is classes, compiled code and tables of the Java VM.",
+                Component::ThreadStacks => "Most of it is what calls once touched of the threads' stacks.",
+                Component::FileExe | Component::FileLibs => {
+                    "Most of it is code and constants, which the kernel can reread."
+                }
+                Component::FileMapped => "Most of it is pages of files, which the kernel can drop or write.",
+                Component::Shmem => "Most of it is shared: it stays until nobody maps it or names it.",
+                Component::KernelSpecial => "Most of it is the kernel's.",
+                Component::AnonUnknown => "Whose it is, nothing says.",
+            },
+        }
+    }
+}
+
 /// Columns of the longest [`Owner::short`].
 pub const SHORT_COLUMNS: usize = 13;
 
@@ -148,6 +197,14 @@ pub fn top_grower<'a, 'b>(accounts: &'b [Account<'a>]) -> Option<(&'b Account<'a
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_memory_is_for_fits_the_third_line() {
+        for owner in Component::ALL.map(Owner::of) {
+            let line = format!("Nothing grows. {}", owner.meaning());
+            assert!(line.chars().count() <= 80 && line.ends_with('.'), "{line}");
+        }
+    }
 
     #[test]
     fn short_names_fit_their_column() {
