@@ -30,6 +30,7 @@ mod left_behind;
 mod malloc;
 mod matrix;
 mod moving;
+mod museum;
 mod ordinary;
 mod other_go;
 mod pprof;
