@@ -19,7 +19,7 @@ pub struct CommandLine {
     pub words: Vec<String>,
 }
 
-/// Every command in README, CONTRIBUTING and docs/ whose program is called so.
+/// Every command in README, CONTRIBUTING, docs/ and docs/findings/ whose program is called so.
 ///
 /// # Errors
 /// Where a document cannot be read, or none has such a command.
@@ -40,9 +40,10 @@ pub fn commands(program: &[&str]) -> Result<Vec<CommandLine>> {
 fn paths() -> Result<Vec<PathBuf>> {
     let root = places::repository();
     let mut paths = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
-    let docs = root.join("docs");
-    for entry in fs::read_dir(&docs).with_context(|| format!("list {}", docs.display()))? {
-        paths.push(entry.with_context(|| format!("list {}", docs.display()))?.path());
+    for docs in [root.join("docs"), root.join("docs/findings")] {
+        for entry in fs::read_dir(&docs).with_context(|| format!("list {}", docs.display()))? {
+            paths.push(entry.with_context(|| format!("list {}", docs.display()))?.path());
+        }
     }
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
     paths.sort();
