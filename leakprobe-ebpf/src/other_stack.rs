@@ -53,17 +53,21 @@ pub fn find_other_stack<const INTO_GO: bool>(stack: &mut Stack, tid: u32) {
     let machine = unsafe { GO_MACHINES.get(tid) }.copied().unwrap_or(0);
     parts(stack).machine = machine;
     let in_go = is_go_text(stack.ip);
+    let goroutine = if machine == 0 { 0 } else { read_word(machine + GO_CURG_OFFSET.load()) };
     if INTO_GO && !in_go && RACE_CALL_END.load() != 0 {
         let caller_sp = race_caller_sp(stack);
         if caller_sp != 0 {
             parts(stack).race_sp = caller_sp;
-            copy_other(stack, caller_sp);
-            let start_addr = chain_start(stack);
+            // The runtime, on the thread's own stack, had the goroutine leave its stack before it called.
+            let left_bp = if is_goroutine_stack(caller_sp) { 0 } else { read_left(stack, goroutine) };
+            let is_copied = caller_sp.wrapping_sub(stack.sp) < u64::from(stack.copy_bytes);
+            let other_sp = if left_bp != 0 && is_copied { parts_of(stack).left_sp } else { caller_sp };
+            copy_other(stack, other_sp);
+            let start_addr = if left_bp != 0 { left_bp } else { chain_start(stack) };
             follow_chain(stack, start_addr);
             return;
         }
     }
-    let goroutine = if machine == 0 { 0 } else { read_word(machine + GO_CURG_OFFSET.load()) };
     let bounds = goroutine + GO_STACK_OFFSET.load();
     let is_on_goroutine = goroutine != 0 && stack.sp >= read_word(bounds) && stack.sp < read_word(bounds + 8);
     let mut left_bp = 0;
@@ -71,12 +75,8 @@ pub fn find_other_stack<const INTO_GO: bool>(stack: &mut Stack, tid: u32) {
         let scheduler = read_word(machine); // m.g0, the first field
         copy_other(stack, read_word(scheduler + GO_SCHED_SP_OFFSET.load()));
     } else if goroutine != 0 {
-        let left_sp = read_word(goroutine + GO_SCHED_SP_OFFSET.load());
-        left_bp = read_word(goroutine + GO_SCHED_BP_OFFSET.load());
-        let parts = parts(stack);
-        parts.left_pc = read_word(goroutine + GO_SCHED_PC_OFFSET.load());
-        parts.left_sp = left_sp;
-        parts.left_bp = left_bp;
+        left_bp = read_left(stack, goroutine);
+        let left_sp = parts_of(stack).left_sp;
         copy_other(stack, left_sp);
     }
     let start_addr = if is_on_goroutine || (in_go && left_bp == 0) {
@@ -93,6 +93,20 @@ pub fn find_other_stack<const INTO_GO: bool>(stack: &mut Stack, tid: u32) {
         let other_sp = crossing(stack);
         copy_other(stack, other_sp);
     }
+}
+
+/// Notes where a goroutine left its stack; its frame pointer there, 0 where it is not known.
+#[inline(always)]
+fn read_left(stack: &mut Stack, goroutine: u64) -> u64 {
+    if goroutine == 0 {
+        return 0;
+    }
+    let left_bp = read_word(goroutine + GO_SCHED_BP_OFFSET.load());
+    let parts = parts(stack);
+    parts.left_pc = read_word(goroutine + GO_SCHED_PC_OFFSET.load());
+    parts.left_sp = read_word(goroutine + GO_SCHED_SP_OFFSET.load());
+    parts.left_bp = left_bp;
+    left_bp
 }
 
 /// Where a chain of frame pointers leaves the goroutine's stack for the thread's own, on which C called Go; 0 if it does

@@ -18,6 +18,7 @@ fn the_race_detector_owns_the_growth() -> Result<()> {
     owner_is_tsan(&report)?;
     go_heap_is_small(&report)?;
     program_is_on_the_top_call_sites(&report)?;
+    stacks_are_whole(&report)?;
     runtime_is_known(&report)?;
     probe_is_small(outcome.ended)
 }
@@ -55,6 +56,24 @@ fn program_is_on_the_top_call_sites(report: &Value) -> Result<()> {
             "a top call site of TSan names no function of the program: {site:#}"
         );
     }
+    Ok(())
+}
+
+/// Out of `morestack` too, which has the runtime tell the race detector of the new stack, on the thread's own.
+fn stacks_are_whole(report: &Value) -> Result<()> {
+    let sites = report["call_sites"].as_array().into_iter().flatten();
+    let with_stacks = sites.filter(|site| site["frames"].as_array().is_some_and(|frames| !frames.is_empty()));
+    let (mut all_bytes, mut early_bytes) = (0, 0);
+    for site in with_stacks {
+        let bytes = expect::number(site, "/bytes")?;
+        all_bytes += bytes;
+        early_bytes += if site["note"].is_null() { 0 } else { bytes };
+    }
+    ensure!(
+        early_bytes * 100 <= all_bytes,
+        "the stacks of {early_bytes} of {all_bytes} bytes end early: {}",
+        report["tracing"]["stacks_truncated_by"]
+    );
     Ok(())
 }
 

@@ -75,6 +75,14 @@ pub fn is_switch(all: &[GoCode<'_>], ip: u64) -> bool {
     function.is_some_and(|function| function.role() == Role::SystemStackSwitch)
 }
 
+/// Whether the C code at `addr` is that of Go's package runtime/cgo, which Go's own linker takes in without tables.
+pub fn is_cgo_glue(all: &[GoCode<'_>], addr: u64) -> bool {
+    let found = all.iter().find(|go| go.text.contains(addr));
+    let function = found.and_then(|go| go.pclntab.lookup(addr.wrapping_sub(go.load_bias)));
+    let names = ["_cgo_", "x_cgo_", "crosscall", "threadentry"];
+    function.is_some_and(|function| names.iter().any(|start| function.name().starts_with(start)))
+}
+
 /// Go's frames on x86_64: the return address `frame_bytes` above the stack pointer, and below it, where
 /// there is a frame at all, the caller's frame pointer (Go's `cmd/internal/obj/x86`, since 1.7).
 pub fn leave_sized(raw: &RawStack<'_>, at: &Registers, frame_bytes: u64) -> Option<Registers> {

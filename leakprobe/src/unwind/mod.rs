@@ -51,6 +51,8 @@ struct Walk<'r, 'b> {
     met_callback: bool,
     /// Whether the goroutine's stack was reached by other means than frame by frame: that is done once.
     has_jumped: bool,
+    /// Whether it went on where the goroutine had left its stack: it did so once.
+    has_left: bool,
     /// Why frames are missing in between.
     hole: Option<Ending>,
 }
@@ -100,6 +102,7 @@ impl<'a> Unwinder<'a> {
             through_callbacks,
             met_callback: false,
             has_jumped: false,
+            has_left: false,
             hole: None,
         };
         let mut at = first_registers(raw);
@@ -140,9 +143,9 @@ impl<'a> Unwinder<'a> {
                 ControlFlow::Break(_) => ControlFlow::Break(Ending::Root),
                 step => step,
             },
-            GoFrame::Left => match go::left(raw).filter(|_| !walk.has_jumped) {
+            GoFrame::Left => match go::left(raw).filter(|_| !walk.has_left) {
                 Some(next) => {
-                    walk.has_jumped = true;
+                    (walk.has_jumped, walk.has_left) = (true, true);
                     ControlFlow::Continue(next)
                 }
                 None => along(at.bp()),
@@ -189,12 +192,15 @@ impl<'a> Unwinder<'a> {
     fn jump_to_go(&self, walk: &mut Walk<'_, '_>, ending: Ending, hole: Option<Ending>) -> Step {
         let raw = walk.raw;
         walk.has_jumped = true;
-        if let Some(caller_sp) = raw.race_sp() {
+        // What is left over of a call into the race detector does not lead out of other C code.
+        let is_glue = walk.addrs.last().is_some_and(|addr| go::is_cgo_glue(&self.go, *addr));
+        if let Some(caller_sp) = raw.race_sp().filter(|_| !is_glue) {
             let next = raw.memory_word(caller_sp).map(|ip| Registers::new(ip, caller_sp + 8, 0, true));
             return next.map_or(ControlFlow::Break(ending), ControlFlow::Continue);
         }
         walk.hole = hole;
         if let Some(left) = go::left(raw).filter(|left| go::is_switch(&self.go, left.ip)) {
+            walk.has_left = true;
             return ControlFlow::Continue(left);
         }
         let next = raw.chain_start_addr().filter(|_| raw.left_at().is_none());
