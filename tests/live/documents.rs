@@ -53,10 +53,11 @@ fn run(command: &CommandLine, pid: u32, folder: &Folder) -> Result<()> {
 #[test]
 fn every_command_in_the_documents_works() -> Result<()> {
     let folder = Folder::new("documents")?;
+    // Before the process that will be in it, so that it is dropped after.
+    let group = Group::create(&format!("docker-{CONTAINER}{:056x}.scope", std::process::id()))?;
     let program = folder.path().join(NAME);
     fs::copy(compile::workload("c/idle")?, &program).context("copy a workload")?;
     let workload = Workload::start_program(Command::new(&program), NAME, Deadline::usual())?;
-    let group = Group::create(&format!("docker-{CONTAINER}{:056x}.scope", workload.pid()))?;
     group.take_in(&workload)?;
     let server = folder.file("server")?;
     fs::write(&server, "#!/bin/sh\nexit 0\n").context("write a script")?;

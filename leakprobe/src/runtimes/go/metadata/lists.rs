@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::super::find::Global;
 use super::super::heap::{Slice, read_list, read_words};
+use super::super::threads::machine_addrs;
 use super::{MAX_ATTEMPTS, Reader, push_mapping};
 use crate::address::{AddrRange, PAGE_BYTES};
 
@@ -27,8 +28,6 @@ const MARK_BITS_LISTS_OFFSET: u64 = 8;
 const QUEUE_CAPACITIES: std::ops::RangeInclusive<u64> = PAGE_BYTES / 8..=1 << 26;
 /// In `work.spanSPMCs` the list's head follows a lock.
 const QUEUES_HEAD_OFFSET: u64 = 8;
-/// Threads of the program.
-const MAX_THREADS: usize = 1 << 16;
 /// States of the random number generator: some two dozen a page, a page for each batch of processors.
 const MAX_RANDOM_STATES: u64 = 1 << 16;
 
@@ -100,12 +99,8 @@ pub fn random_states(reader: &Reader<'_>, found: &mut Vec<AddrRange>) -> Result<
     }
     let list = read_list(reader.memory, free.data_addr, free.len)?;
     let mut states: BTreeSet<u64> = list.into_iter().collect();
-    let mut thread_addr = reader.memory.read_u64(reader.globals.addr(Global::Allm)?)?;
-    let mut threads_left = MAX_THREADS;
-    while thread_addr != 0 {
-        threads_left = threads_left.checked_sub(1).context("threads without end")?;
+    for thread_addr in machine_addrs(reader)? {
         states.insert(reader.memory.read_u64(thread_addr.wrapping_add(state_offset))?);
-        thread_addr = reader.memory.read_u64(thread_addr.wrapping_add(reader.layout.alllink_offset))?;
     }
     // A state lies within one page.
     let pages: BTreeSet<u64> = states.into_iter().map(|state_addr| state_addr & !(PAGE_BYTES - 1)).collect();
