@@ -30,11 +30,13 @@ pub enum Feature {
     Ksm,
     /// Swap that a test can add.
     Swap,
+    /// File systems in layers, as containers have for their root.
+    Overlay,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Fentry,
         Self::FentryEveryCall,
         Self::Kprobe,
@@ -43,6 +45,7 @@ impl Feature {
         Self::Hugetlb,
         Self::Ksm,
         Self::Swap,
+        Self::Overlay,
     ];
 
     /// As in the file.
@@ -56,6 +59,7 @@ impl Feature {
             Self::Hugetlb => "hugetlb",
             Self::Ksm => "ksm",
             Self::Swap => "swap",
+            Self::Overlay => "overlay",
         }
     }
 }

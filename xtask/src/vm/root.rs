@@ -16,8 +16,10 @@ use crate::command::{ask, command, find_program, quietly};
 use crate::setup::unpacked::files_in;
 
 /// What the tests run besides what was built for them.
-const TOOLS: [&str; 11] =
-    ["sh", "bash", "cat", "true", "false", "unshare", "mount", "umount", "mkswap", "swapon", "swapoff"];
+const TOOLS: [&str; 13] = [
+    "sh", "bash", "cat", "true", "false", "unshare", "nsenter", "setpriv", "mount", "umount", "mkswap",
+    "swapon", "swapoff",
+];
 
 /// Libraries that the tests preload, and the one that names itself: musl's is its own loader.
 const LIBRARIES: [&str; 4] =
