@@ -12,8 +12,8 @@ use super::layout::GoroutineLayout;
 use super::metadata::Reader;
 use crate::address::AddrRange;
 
-/// No process has more threads.
-const MAX_THREADS: usize = 1 << 20;
+/// Go ends a program that has more than 10,000, if it is not told otherwise (`debug.SetMaxThreads`).
+const MAX_THREADS: usize = 1 << 16;
 
 /// `m.gsignal` is the word behind `m.procid` (Go `src/runtime/runtime2.go`; the same in 1.19 to 1.27).
 const SIGNAL_GOROUTINE_OFFSET: u64 = 8;
