@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser as _};
-use leakprobe::cli::{Command, CommandLine, Doctor, OutputFormat};
+use leakprobe::cli::{Command, CommandLine, Doctor};
 use leakprobe::doctor;
 use leakprobe::launch::LaunchError;
 use leakprobe::report::checkup::Obstacle;
@@ -15,8 +15,8 @@ use leakprobe::target::cgroup::ChoiceError;
 use leakprobe::trace::AttachError;
 
 use self::explain::NoSuchFinding;
-use self::output::{NoOutput, Output};
-use self::saved::{NoInput, NoSuchForm};
+use self::output::{NoOutput, NoSuchForm, Output, ensure_document_form};
+use self::saved::NoInput;
 
 mod explain;
 mod observe;
@@ -80,12 +80,10 @@ fn dispatch(line: &CommandLine) -> Result<ExitCode> {
 
 /// Its code is the one that watching a process would have.
 fn examine(arguments: &Doctor) -> Result<ExitCode> {
-    if !matches!(arguments.written.format(), OutputFormat::Text | OutputFormat::Json) {
-        return Err(NoSuchForm("a checkup").into());
-    }
+    ensure_document_form(&arguments.written, "a checkup")?;
     let output = Output::open(&arguments.written)?;
     let checkup = doctor::examine(arguments.pid)?;
-    output.write_checkup(&checkup, &arguments.written)?;
+    output.write_document(&checkup, &arguments.written)?;
     Ok(match checkup.obstacle {
         None => ExitCode::SUCCESS,
         Some(Obstacle::NotPermitted) => ExitCode::from(NOT_PERMITTED),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use leakprobe::claim::Gap;
-use leakprobe::cli::{self, Arguments, Chosen, OutputFormat};
+use leakprobe::cli::{self, Arguments, Chosen};
 use leakprobe::launch::{Launched, Stop};
 use leakprobe::report::together::Together;
 use leakprobe::report::{CgroupMemory, Report};
@@ -21,9 +21,8 @@ use signal_hook::flag;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
-use crate::output::Output;
+use crate::output::{Output, ensure_document_form};
 use crate::progress::{Line, log_to_stderr};
-use crate::saved::NoSuchForm;
 
 /// With --fail-on-growth.
 const HAS_GROWN: u8 = 1;
@@ -58,9 +57,7 @@ pub fn look(arguments: &Arguments) -> Result<ExitCode> {
 /// `leakprobe --cgroup PATH`, `--container ID`: one snapshot after the other.
 fn look_at_all(group: &Group, arguments: &Arguments) -> Result<ExitCode> {
     let Arguments { look, written, .. } = arguments;
-    if !matches!(written.format(), OutputFormat::Text | OutputFormat::Json) {
-        return Err(NoSuchForm("a look at all processes of a cgroup").into());
-    }
+    ensure_document_form(written, "a look at all processes of a cgroup")?;
     let output = Output::open(written)?;
     let runtime = runtime(look)?;
     let (mut reports, mut gaps, mut refusal) = (Vec::new(), Vec::new(), None);
@@ -82,7 +79,7 @@ fn look_at_all(group: &Group, arguments: &Arguments) -> Result<ExitCode> {
     let memory = cgroup::memory(&group.cgroup, 0).map(|memory| CgroupMemory { others: None, ..memory });
     let tool = reports[0].0.tool.clone();
     let together = Together::of(tool, group.cgroup.path.clone(), memory, reports, gaps);
-    output.write_together(&together, written)?;
+    output.write_document(&together, written)?;
     Ok(ExitCode::SUCCESS)
 }
 

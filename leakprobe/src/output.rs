@@ -10,10 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use leakprobe::cli::{ColorChoice, OutputFormat, StacksOf, Written};
-use leakprobe::report::checkup::Checkup;
-use leakprobe::report::comparison::Comparison;
-use leakprobe::report::together::Together;
-use leakprobe::report::{self, Format, Measure, Report, Style};
+use leakprobe::report::{self, Document, Format, Measure, Report, Style};
 
 /// The report has nowhere to go.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +26,19 @@ pub enum NoOutput {
     /// A terminal cannot show it.
     #[error("a terminal cannot show a pprof profile: give --output FILE, then run go tool pprof FILE")]
     NotForTerminals,
+}
+
+/// A form that this has not.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is written as text or json: give --format one of them")]
+pub struct NoSuchForm(&'static str);
+
+/// An error where `what` was asked for in a form that only a report has.
+pub fn ensure_document_form(written: &Written, what: &'static str) -> Result<(), NoSuchForm> {
+    match written.format() {
+        OutputFormat::Text | OutputFormat::Json => Ok(()),
+        _ => Err(NoSuchForm(what)),
+    }
 }
 
 /// The place of a report.
@@ -104,25 +114,11 @@ impl Output {
         self.put(|out| report::write(report, format, &style, out))
     }
 
-    /// Writes the comparison likewise.
-    pub fn write_comparison(self, comparison: &Comparison, written: &Written) -> Result<()> {
+    /// Writes a comparison, a checkup or the processes of a cgroup likewise.
+    pub fn write_document(self, document: &impl Document, written: &Written) -> Result<()> {
         let style = self.style(written);
         let format = if written.format() == OutputFormat::Json { Format::Json } else { Format::Text };
-        self.put(|out| report::write_comparison(comparison, format, &style, out))
-    }
-
-    /// Writes the checkup likewise.
-    pub fn write_checkup(self, checkup: &Checkup, written: &Written) -> Result<()> {
-        let style = self.style(written);
-        let format = if written.format() == OutputFormat::Json { Format::Json } else { Format::Text };
-        self.put(|out| report::write_checkup(checkup, format, &style, out))
-    }
-
-    /// Writes the processes of a cgroup likewise.
-    pub fn write_together(self, together: &Together, written: &Written) -> Result<()> {
-        let style = self.style(written);
-        let format = if written.format() == OutputFormat::Json { Format::Json } else { Format::Text };
-        self.put(|out| report::write_together(together, format, &style, out))
+        self.put(|out| report::write_document(document, format, &style, out))
     }
 
     fn put(self, write: impl Fn(&mut dyn Write) -> io::Result<()>) -> Result<()> {

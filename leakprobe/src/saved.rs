@@ -5,12 +5,12 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::Result;
-use leakprobe::cli::{Diff, OutputFormat, Render};
+use leakprobe::cli::{Diff, Render};
 use leakprobe::report::Report;
 use leakprobe::report::comparison::compare;
 use leakprobe::report::saved::{MAX_FILE_BYTES, Unreadable};
 
-use crate::output::Output;
+use crate::output::{Output, ensure_document_form};
 
 /// A file that was given to be read, and cannot be.
 #[derive(Debug, thiserror::Error)]
@@ -20,11 +20,6 @@ pub struct NoInput {
     why: String,
 }
 
-/// A form that this has not.
-#[derive(Debug, thiserror::Error)]
-#[error("{0} is written as text or json: give --format one of them")]
-pub struct NoSuchForm(pub &'static str);
-
 /// `leakprobe render`.
 pub fn render(arguments: &Render) -> Result<()> {
     let report = read(&arguments.report)?;
@@ -33,11 +28,9 @@ pub fn render(arguments: &Render) -> Result<()> {
 
 /// `leakprobe diff`.
 pub fn diff(arguments: &Diff) -> Result<()> {
-    if !matches!(arguments.written.format(), OutputFormat::Text | OutputFormat::Json) {
-        return Err(NoSuchForm("a comparison").into());
-    }
+    ensure_document_form(&arguments.written, "a comparison")?;
     let comparison = compare(&read(&arguments.before)?, &read(&arguments.after)?);
-    Output::open(&arguments.written)?.write_comparison(&comparison, &arguments.written)
+    Output::open(&arguments.written)?.write_document(&comparison, &arguments.written)
 }
 
 fn read(path: &Path) -> Result<Report, NoInput> {

@@ -11,7 +11,7 @@ use crate::{goroutines, heap, plain, rendered, reports};
 fn written(before: &Report, after: &Report, format: Format) -> String {
     let mut out = Vec::new();
     let comparison = compare(before, after);
-    report::write_comparison(&comparison, format, &plain(80), &mut out)
+    report::write_document(&comparison, format, &plain(80), &mut out)
         .expect("writing to memory does not fail");
     String::from_utf8(out).expect("comparisons are UTF-8")
 }

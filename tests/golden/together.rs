@@ -3,7 +3,7 @@
 use expect_test::expect_file;
 use leakprobe::claim::Gap;
 use leakprobe::report::together::Together;
-use leakprobe::report::{CgroupMemory, Format, write_together};
+use leakprobe::report::{CgroupMemory, Format, write_document};
 
 use crate::{plain, reports};
 
@@ -23,7 +23,7 @@ fn a_container() -> Together {
 #[test]
 fn processes_of_a_container() {
     let mut text = Vec::new();
-    write_together(&a_container(), Format::Text, &plain(80), &mut text).expect("memory can be written to");
+    write_document(&a_container(), Format::Text, &plain(80), &mut text).expect("memory can be written to");
     expect_file!["expect/together_80.txt"].assert_eq(&String::from_utf8(text).expect("text is UTF-8"));
 }
 

@@ -1,6 +1,8 @@
-//! The forms a finished report, a comparison and a checkup have, and which writer makes each.
+//! The forms that a finished report and the other documents have, and which writer makes each.
 
 use std::io::{self, Write};
+
+use serde::Serialize;
 
 use super::checkup::Checkup;
 use super::comparison::Comparison;
@@ -54,44 +56,45 @@ pub fn write(report: &Report, format: Format, style: &Style, out: &mut dyn Write
     }
 }
 
-/// Writes a comparison: as JSON, or else as text.
-pub fn write_comparison(
-    comparison: &Comparison,
-    format: Format,
-    style: &Style,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    match format {
-        Format::Json => json::write(comparison, out),
-        _ => text::comparison::write(comparison, style, out),
+/// What is written in two forms only: as JSON and for people.
+pub trait Document: Serialize {
+    /// Writes it for people.
+    ///
+    /// # Errors
+    /// Where `out` cannot be written.
+    fn write_text(&self, style: &Style, out: &mut dyn Write) -> io::Result<()>;
+}
+
+impl Document for Comparison {
+    fn write_text(&self, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+        text::comparison::write(self, style, out)
     }
 }
 
-/// Writes a checkup: as JSON, or for people.
+impl Document for Checkup {
+    fn write_text(&self, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+        text::checkup::write(self, style, out)
+    }
+}
+
+impl Document for Together {
+    fn write_text(&self, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+        text::together::write(self, style, out)
+    }
+}
+
+/// Writes a document: as JSON, or else as text.
 ///
 /// # Errors
 /// Where `out` cannot be written.
-pub fn write_checkup(
-    checkup: &Checkup,
+pub fn write_document(
+    document: &impl Document,
     format: Format,
     style: &Style,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     match format {
-        Format::Json => json::write(checkup, out),
-        _ => text::checkup::write(checkup, style, out),
-    }
-}
-
-/// Writes the processes of a cgroup likewise.
-pub fn write_together(
-    together: &Together,
-    format: Format,
-    style: &Style,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    match format {
-        Format::Json => json::write(together, out),
-        _ => text::together::write(together, style, out),
+        Format::Json => json::write(document, out),
+        _ => document.write_text(style, out),
     }
 }

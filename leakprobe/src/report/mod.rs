@@ -27,7 +27,7 @@ pub mod together;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::form::{Format, Style, write, write_checkup, write_comparison, write_together};
+pub use self::form::{Document, Format, Style, write, write_document};
 pub use self::goroutines::{GoroutineGroup, GoroutineTotals};
 pub use self::malloc::{Blocks, BlocksGrowth, ClassRow, Malloc, SizeClass};
 pub use self::memory::{FileRow, OutsideRss, PartRow, ThreadRow, VariableRow};

@@ -139,7 +139,7 @@ fn the_page_in_a_rootless_container() {
     let mut text = Vec::new();
     let mut checkup = judge(&facts);
     checkup.version = "1.2.3".to_owned();
-    report::write_checkup(&checkup, Format::Text, &style, &mut text).unwrap();
+    report::write_document(&checkup, Format::Text, &style, &mut text).unwrap();
     expect![[r#"
         leakprobe 1.2.3 on Linux 6.18.0, x86_64
         leakprobe can say who owns the memory (--duration 0), not who makes it grow.
