@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::snapshot;
 use crate::target::namespace::PidNamespace;
-use crate::target::{Target, TargetError, cgroup};
+use crate::target::{Target, TargetError, cgroup, pids};
 use crate::trace::backend::Backend;
 use crate::trace::rate::StackRate;
 use crate::trace::{AttachError, Probe, Tracer, Watched, probes, tracefs};
@@ -85,11 +85,8 @@ impl Facts {
     /// [`TargetError`] where the one that is named does not exist.
     pub fn gather(pid: Option<i32>) -> Result<Self> {
         let processes = match pid {
-            None => ProcessAccess::to(all_pids()),
-            Some(pid) => match Target::open(pid) {
-                Err(error) if !is_refusal(&error) => return Err(error),
-                _ => ProcessAccess::to(std::iter::once(pid)),
-            },
+            None => ProcessAccess::to_all(),
+            Some(pid) => ProcessAccess::to(pid)?,
         };
         Ok(Self {
             processes,
@@ -117,49 +114,59 @@ impl Facts {
             ptrace_scope: number("/proc/sys/kernel/yama/ptrace_scope"),
             bpf_jit: number("/proc/sys/net/core/bpf_jit_enable"),
             proc_options: fs::read_to_string("/proc/self/mounts").ok().and_then(|text| proc_options(&text)),
-            has_btf: fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false),
+            has_btf: probes::has_kernel_types(),
             ..Self::default()
         }
     }
 }
 
 impl ProcessAccess {
-    /// Tries these processes; those that end meanwhile, kernel threads and ourselves are left out.
-    fn to(pids: impl Iterator<Item = i32>) -> Self {
+    /// Tries the processes that we see; those that end meanwhile, kernel threads and ourselves are left out.
+    fn to_all() -> Self {
         let mut access = Self::default();
-        for pid in pids.filter(|pid| pid.unsigned_abs() != std::process::id()) {
-            match Target::open(pid) {
-                Ok(target) => access.take(&target),
-                Err(error) if is_refusal(&error) => {
-                    access.tried += 1;
-                    access.refusal.get_or_insert(error);
-                }
-                Err(_) => {}
-            }
+        let others = pids().filter(|pid| pid.unsigned_abs() != std::process::id());
+        for pid in others.take(MAX_TRIED) {
+            // What is not there, or has no memory, says nothing of what we may do.
+            let _ = access.attempt(pid);
         }
         access
     }
 
-    fn take(&mut self, target: &Target) {
+    /// Tries one.
+    fn to(pid: i32) -> Result<Self> {
+        let mut access = Self::default();
+        access.attempt(pid)?;
+        Ok(access)
+    }
+
+    /// An error where there is no such process, and not where it is refused.
+    fn attempt(&mut self, pid: i32) -> Result<()> {
+        match Target::open(pid) {
+            Ok(target) => self.take(&target),
+            Err(error) if is_refusal(&error) => {
+                self.refusal.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
         self.tried += 1;
+        Ok(())
+    }
+
+    fn take(&mut self, target: &Target) {
         self.opened += 1;
         if self.mapped_file.is_none() {
             let of_file = target.regions().into_iter().find(|region| region.inode != 0);
             self.mapped_file = of_file.map(|region| target.open_mapped(&region).map(drop));
         }
-        let cgroup = cgroup::parse(&target.cgroup_text());
-        self.has_cgroup |= cgroup.is_some_and(|cgroup| cgroup::memory(&cgroup, target.pid()).is_some());
+        if !self.has_cgroup {
+            let cgroup = cgroup::parse(&target.cgroup_text());
+            self.has_cgroup = cgroup.is_some_and(|cgroup| cgroup::memory(&cgroup, target.pid()).is_some());
+        }
     }
 }
 
 fn is_refusal(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(TargetError::NotPermitted { .. }))
-}
-
-/// Processes that we see, up to [`MAX_TRIED`].
-fn all_pids() -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten();
-    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).take(MAX_TRIED)
 }
 
 impl Trial {

@@ -3,8 +3,8 @@
 use super::capabilities::{NEEDS, Need};
 use super::facts::{Facts, ProcessAccess, Trial};
 use crate::report::checkup::{Ability, Check, Checkup, Obstacle, SCHEMA, State};
-use crate::trace::AttachError;
 use crate::trace::backend::Backend;
+use crate::trace::{AttachError, Probe};
 
 /// A judgement of everything.
 pub fn judge(facts: &Facts) -> Checkup {
@@ -85,11 +85,12 @@ fn in_the_way(checks: &[Check]) -> String {
 
 /// Backends that see anything, with the names of the calls they are blind to.
 fn working(facts: &Facts) -> impl Iterator<Item = (Backend, Vec<&str>)> {
-    facts.trials.iter().filter_map(|trial| {
-        let probes = trial.outcome.as_ref().ok()?;
-        let blind = probes.iter().filter(|probe| !probe.attached).map(|probe| probe.name.as_str());
-        Some((trial.backend, blind.collect()))
-    })
+    facts.trials.iter().filter_map(|trial| Some((trial.backend, trial.outcome.as_deref().map(blind).ok()?)))
+}
+
+/// Names of what these probes are to see and do not.
+fn blind(probes: &[Probe]) -> Vec<&str> {
+    probes.iter().filter(|probe| !probe.attached).map(|probe| probe.name.as_str()).collect()
 }
 
 impl Facts {
@@ -272,15 +273,11 @@ fn backend(trial: &Trial) -> Check {
     let name = trial.backend.word();
     match &trial.outcome {
         Err(error) => check(name, State::Missing, &reason(error)),
-        Ok(probes) => {
-            let blind: Vec<&str> =
-                probes.iter().filter(|probe| !probe.attached).map(|probe| probe.name.as_str()).collect();
-            match blind.is_empty() {
-                true => check(name, State::Fine, "every call made to test it was seen"),
-                false => check(name, State::Limited, &format!("blind to {}", blind.join(", ")))
-                    .that_costs("Another backend sees to these where one can."),
-            }
-        }
+        Ok(probes) => match blind(probes).as_slice() {
+            [] => check(name, State::Fine, "every call made to test it was seen"),
+            blind => check(name, State::Limited, &format!("blind to {}", blind.join(", ")))
+                .that_costs("Another backend sees to these where one can."),
+        },
     }
 }
 

@@ -187,10 +187,14 @@ impl Runtimes {
             let remainder = sanitizer::remainder(regions, &findings.claims);
             findings.claims.extend(remainder);
         }
-        let go_threads = self.go.iter().map(|go| go.threads(memory)).collect::<Result<Vec<_>, _>>();
-        let go_threads = go_threads.ok().filter(|all| !all.is_empty());
+        let machines: Vec<_> = self.go.iter().map(|go| go.threads(memory).ok()).collect();
+        let each = self.go.iter().zip(&machines);
+        let signal_stacks =
+            each.filter_map(|(go, machines)| Some(go.signal_stacks(memory, machines.as_ref()?))).flatten();
+        let signal_stacks = signal_stacks.collect();
+        let go_threads: Option<Vec<_>> = machines.into_iter().collect();
+        let go_threads = go_threads.filter(|all| !all.is_empty());
         let go_threads = go_threads.map(|all| all.into_iter().flat_map(BTreeMap::into_keys).collect());
-        let signal_stacks = self.go.iter().flat_map(|go| go.signal_stacks(memory)).collect();
         Reading {
             findings,
             stacks,

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use super::cgroup::Member;
+use super::pids;
 
 /// Candidates listed; the largest are the likely ones.
 const LISTED: usize = 20;
@@ -55,9 +56,7 @@ impl fmt::Display for Table<'_> {
 /// [`NameError`] where none or several have it.
 pub fn pid_of(name: &str) -> Result<i32, NameError> {
     let own = std::process::id();
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let called = pids.filter(|pid| pid.unsigned_abs() != own && is_called(*pid, name));
+    let called = pids().filter(|pid| pid.unsigned_abs() != own && is_called(*pid, name));
     let mut found: Vec<Member> = called.filter_map(Member::of).collect();
     found.sort_by(|one, other| other.rss.cmp(&one.rss).then(one.pid.cmp(&other.pid)));
     let name = name.to_owned();

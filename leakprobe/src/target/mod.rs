@@ -17,5 +17,5 @@ mod process;
 mod refusal;
 pub mod vdso;
 
-pub use process::{Status, Target, Thread};
+pub use process::{Status, Target, Thread, pids};
 pub use refusal::TargetError;

@@ -53,6 +53,12 @@ pub struct Status {
 /// Room for a piece of /proc/PID/smaps: a record with the longest path takes some 5 KiB.
 const SMAPS_PIECE_BYTES: usize = 64 << 10;
 
+/// Ids of the processes that are visible here.
+pub fn pids() -> impl Iterator<Item = i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
 /// A process, held by a pidfd and by open files of its address space.
 pub struct Target {
     pid: Pid,

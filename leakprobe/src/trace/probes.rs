@@ -140,9 +140,14 @@ fn missed_runs_of(program: &Program) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
 }
 
+/// Whether the kernel describes its own types (BTF).
+pub fn has_kernel_types() -> bool {
+    std::path::Path::new("/sys/kernel/btf/vmlinux").exists()
+}
+
 /// Whether the kernel has `bpf_task_pt_regs` (Linux 5.15) and its own BTF, which the verifier needs for it.
 /// Without, tracepoints have stacks by frame pointers only.
 pub fn has_task_regs() -> bool {
-    std::path::Path::new("/sys/kernel/btf/vmlinux").exists()
+    has_kernel_types()
         && is_helper_supported(ProgramType::RawTracePoint, BpfHelper::BPF_FUNC_task_pt_regs).unwrap_or(false)
 }

@@ -8,13 +8,15 @@ use crate::diagnose::facts::Holding;
 const ALL_PERCENT: u64 = 90;
 const SOME_PERCENT: u64 = 10;
 
+const FIND_MUNMAP: &str = "Look at the call sites above: each mapping needs its munmap. Whether these are leaked or kept \
+                           on purpose cannot be told yet.";
+
 pub(super) fn go_growth(facts: &Facts<'_>) -> Option<Finding> {
     let rule = Growth {
         id: "go-mmap-growth",
         summary: "Go code maps memory past the runtime; no heap profile will ever show it.",
         confidence: Confidence::Possible,
-        remedy: "Look at the call sites above: each mapping needs its munmap. Whether these are leaked or kept on \
-                 purpose cannot be told yet.",
+        remedy: FIND_MUNMAP,
         references: &[],
     };
     rule.of(facts, Component::GoMmap)
@@ -25,8 +27,7 @@ pub(super) fn c_growth(facts: &Facts<'_>) -> Option<Finding> {
         id: "c-mmap-growth",
         summary: "Native code maps memory and fills it: no malloc and no Go profile sees it.",
         confidence: Confidence::Possible,
-        remedy: "Look at the call sites above: each mapping needs its munmap. Whether these are leaked or kept on \
-                 purpose cannot be told yet.",
+        remedy: FIND_MUNMAP,
         references: &[],
     };
     rule.of(facts, Component::CMmap)

@@ -138,12 +138,15 @@ impl GoRuntime {
         threads::machines(&metadata::Reader { memory, layout: &heap.layout, globals: &heap.globals })
     }
 
-    /// The stacks on which its threads handle signals, by thread id as in [`Self::threads`]; of none where its list of
-    /// threads could not be read.
-    pub fn signal_stacks(&self, memory: &dyn Memory) -> BTreeMap<i32, AddrRange> {
+    /// The stacks on which these of its [`threads`](Self::threads) handle signals, by thread id.
+    pub fn signal_stacks(
+        &self,
+        memory: &dyn Memory,
+        threads: &BTreeMap<i32, u64>,
+    ) -> BTreeMap<i32, AddrRange> {
         let Some(heap) = &self.heap else { return BTreeMap::new() };
         let reader = metadata::Reader { memory, layout: &heap.layout, globals: &heap.globals };
-        threads::signal_stacks(&reader, &heap.goroutine_layout).unwrap_or_default()
+        threads::signal_stacks(&reader, &heap.goroutine_layout, threads)
     }
 
     /// Where fields of its threads and goroutines lie, that lead from one to the other.

@@ -25,7 +25,8 @@ const MAX_SIGNAL_STACK_BYTES: u64 = 1 << 20;
 pub(super) fn signal_stacks(
     reader: &Reader<'_>,
     goroutine: &GoroutineLayout,
-) -> Result<BTreeMap<i32, AddrRange>> {
+    machines: &BTreeMap<i32, u64>,
+) -> BTreeMap<i32, AddrRange> {
     let word = |addr: u64, offset: u64| reader.memory.read_u64(addr.wrapping_add(offset)).ok();
     let stack = |machine_addr: u64| {
         let offset = reader.layout.thread_procid_offset + SIGNAL_GOROUTINE_OFFSET;
@@ -38,7 +39,7 @@ pub(super) fn signal_stacks(
             AddrRange::new(word(goroutine_addr, stack_offset)?, word(goroutine_addr, stack_offset + 8)?)?;
         (stack.len_bytes() <= MAX_SIGNAL_STACK_BYTES).then_some(stack)
     };
-    Ok(machines(reader)?.into_iter().filter_map(|(tid, addr)| Some((tid, stack(addr)?))).collect())
+    machines.iter().filter_map(|(tid, addr)| Some((*tid, stack(*addr)?))).collect()
 }
 
 /// The `m` of each, by its id in the process's own PID namespace (`m.procid`, Go `src/runtime/runtime2.go`).
