@@ -39,6 +39,13 @@ pub(crate) fn quietly(mut command: Command) -> Result<String> {
     Ok(stdout)
 }
 
+/// The same in another folder.
+pub(crate) fn quietly_in(folder: &Path, program: &str, arguments: &[&str]) -> Result<String> {
+    let mut command = command(program, arguments);
+    command.current_dir(folder);
+    quietly(command)
+}
+
 /// Its output, if it can be run and succeeds.
 pub(crate) fn ask(program: &str, arguments: &[&str]) -> Option<String> {
     // A question to rustup must not make it fetch a toolchain.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use leakprobe_tests::places;
 
-use crate::command::{cargo, command, find_program, in_the_open, quietly};
+use crate::command::{cargo, command, find_program, in_the_open, quietly, quietly_in};
 
 /// The target is named so that the flags are not those of build scripts.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -124,12 +124,6 @@ fn control(version: &str, installed_kib: &str) -> String {
          it, and gives every resident byte one owner: Go heap, Go runtime, race\n \
          detector, C heap, thread stacks, files, shared memory.\n"
     )
-}
-
-fn quietly_in(folder: &Path, program: &str, arguments: &[&str]) -> Result<String> {
-    let mut command = command(program, arguments);
-    command.current_dir(folder);
-    quietly(command)
 }
 
 fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use leakprobe_tests::{Workload, places};
 use serde_json::{Value, json};
 
-use crate::command::{command, ensure_root, quietly};
+use crate::command::{ensure_root, quietly_in};
 use crate::setup::Releases;
 use crate::{dist, setup};
 
@@ -30,7 +30,7 @@ pub(crate) fn run() -> Result<()> {
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     make(&folder, &dist::build_static()?, version)?;
     let archive = format!("leakprobe-{version}-image.tar");
-    in_folder(
+    quietly_in(
         &folder,
         "skopeo",
         &[
@@ -49,13 +49,13 @@ pub(crate) fn run() -> Result<()> {
 fn make(folder: &Path, program: &Path, version: &str) -> Result<()> {
     let staged = folder.join("leakprobe");
     fs::copy(program, &staged).with_context(|| format!("copy {}", program.display()))?;
-    in_folder(folder, "strip", &["--strip-debug", "leakprobe"])?;
+    quietly_in(folder, "strip", &["--strip-debug", "leakprobe"])?;
     let image = "layout:leakprobe";
-    in_folder(folder, "umoci", &["init", "--layout", "layout"])?;
-    in_folder(folder, "umoci", &["new", "--image", image])?;
-    in_folder(folder, "umoci", &["insert", "--image", image, "leakprobe", "/leakprobe"])?;
+    quietly_in(folder, "umoci", &["init", "--layout", "layout"])?;
+    quietly_in(folder, "umoci", &["new", "--image", image])?;
+    quietly_in(folder, "umoci", &["insert", "--image", image, "leakprobe", "/leakprobe"])?;
     let version = format!("org.opencontainers.image.version={version}");
-    in_folder(
+    quietly_in(
         folder,
         "umoci",
         &["config", "--image", image, "--config.entrypoint", "/leakprobe", "--config.label", &version],
@@ -66,7 +66,7 @@ fn make(folder: &Path, program: &Path, version: &str) -> Result<()> {
 /// Watches a process of the machine from a container of that image, with just these capabilities.
 fn prove(folder: &Path) -> Result<()> {
     println!("Watching a process from a container of the image …");
-    in_folder(folder, "umoci", &["unpack", "--image", "layout:leakprobe", "bundle"])?;
+    quietly_in(folder, "umoci", &["unpack", "--image", "layout:leakprobe", "bundle"])?;
     let mut workload = Workload::start("c/mmap_leak")?;
     let grown_bytes = workload.grow(4)?;
     let config = folder.join("bundle/config.json");
@@ -75,7 +75,7 @@ fn prove(folder: &Path) -> Result<()> {
     let configured = as_deployed(config_now, workload.pid())?;
     fs::write(&config, configured.to_string()).with_context(|| format!("write {}", config.display()))?;
     let name = format!("leakprobe-image-{}", std::process::id());
-    let report = in_folder(folder, "runc", &["run", "--bundle", "bundle", &name])?;
+    let report = quietly_in(folder, "runc", &["run", "--bundle", "bundle", &name])?;
     let report: Value = serde_json::from_str(&report).context("read the report from the container")?;
     let rows = report["components"].as_array().context("the report has rows")?;
     let mapped = rows.iter().find(|row| row["id"] == "c.mmap").and_then(|row| row["rss"].as_u64());
@@ -106,10 +106,4 @@ fn as_deployed(mut config: Value, pid: u32) -> Result<Value> {
         "options": ["rbind", "ro"],
     }));
     Ok(config)
-}
-
-fn in_folder(folder: &Path, program: &str, arguments: &[&str]) -> Result<String> {
-    let mut command = command(program, arguments);
-    command.current_dir(folder);
-    quietly(command)
 }

@@ -1,13 +1,12 @@
 //! What `test --all` looks at the page with: Chromium, and axe-core, which npm serves.
 
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use leakprobe_tests::places;
 
 use super::{Action, Need, Releases};
-use crate::command::{command, find_program, quietly};
+use crate::command::{find_program, quietly_in};
 
 /// Newer ones may have new rules, which a page may break: not in the middle of something else.
 const AXE: &str = "axe-core@4.14.1";
@@ -48,14 +47,9 @@ pub(super) fn fetch_axe() -> Result<()> {
         fs::remove_dir_all(&beside).with_context(|| format!("empty {}", beside.display()))?;
     }
     fs::create_dir_all(&beside).with_context(|| format!("create {}", beside.display()))?;
-    let archive = run(&beside, "npm", &["pack", AXE, "--silent"]).with_context(|| format!("fetch {AXE}"))?;
-    run(&beside, "tar", &["-xzf", archive.trim()])?;
+    let archive =
+        quietly_in(&beside, "npm", &["pack", AXE, "--silent"]).with_context(|| format!("fetch {AXE}"))?;
+    quietly_in(&beside, "tar", &["-xzf", archive.trim()])?;
     ensure!(beside.join("package/axe.min.js").is_file(), "{AXE} has no axe.min.js");
     fs::rename(&beside, folder).with_context(|| format!("move {AXE} to {}", folder.display()))
-}
-
-fn run(folder: &Path, program: &str, arguments: &[&str]) -> Result<String> {
-    let mut command = command(program, arguments);
-    command.current_dir(folder);
-    quietly(command)
 }

@@ -10,7 +10,7 @@ mod browser;
 mod clang;
 mod go;
 mod machine;
-mod ordinary;
+mod programs;
 pub(crate) mod unpacked;
 
 use std::collections::BTreeSet;
@@ -47,7 +47,12 @@ pub(crate) fn run(releases: Releases) -> Result<()> {
 
 /// Brings the programs that nobody here wrote.
 pub(crate) fn ordinary_programs() -> Result<()> {
-    bring(|| Ok(ordinary::missing()))
+    bring(|| Ok(programs::missing(&programs::ORDINARY, "one of the programs that nobody here wrote")))
+}
+
+/// Brings what makes a container image and runs it.
+pub(crate) fn image_tools() -> Result<()> {
+    bring(|| Ok(programs::missing(&programs::IMAGE_TOOLS, "which makes the container image and tries it")))
 }
 
 fn bring(missing: impl Fn() -> Result<Vec<Need>>) -> Result<()> {
@@ -107,18 +112,6 @@ pub(crate) fn bench_tools() {
             println!("{program} cannot be installed, so it has no row below: {error:#}");
         }
     }
-}
-
-/// Brings what makes a container image and runs it.
-pub(crate) fn image_tools() -> Result<()> {
-    let wanted = [("umoci", "umoci"), ("skopeo", "skopeo"), ("runc", "runc"), ("strip", "binutils")];
-    let missing = wanted.iter().filter(|(program, _)| crate::command::find_program(program).is_none());
-    let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
-    if packages.is_empty() {
-        return Ok(());
-    }
-    ensure!(apt::is_here(), "this machine has no apt-get: install {}, then try again", packages.join(", "));
-    apt::install(&packages)
 }
 
 fn missing(releases: Releases) -> Result<Vec<Need>> {

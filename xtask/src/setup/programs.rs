@@ -1,4 +1,4 @@
-//! The programs that nobody here wrote, on which leakprobe is measured.
+//! Programs that some verbs need and others do not, each in a package of Debian's.
 //!
 //! The surprise: Debian's packages of PostgreSQL and nginx start a server where the machine lets them. The tests start
 //! their own.
@@ -7,7 +7,10 @@ use super::Need;
 use crate::command::find_program;
 
 /// A program, where it is if not on the path, and Debian's package of it.
-const PROGRAMS: [(&str, Option<&str>, &str); 9] = [
+type Program = (&'static str, Option<&'static str>, &'static str);
+
+/// The programs that nobody here wrote, on which leakprobe is measured.
+pub(super) const ORDINARY: [Program; 9] = [
     ("bash", None, "bash"),
     ("perl", None, "perl"),
     ("python3", Some("/usr/bin/python3"), "python3"),
@@ -20,15 +23,24 @@ const PROGRAMS: [(&str, Option<&str>, &str); 9] = [
     ("chromium", None, "chromium"),
 ];
 
-pub(super) fn missing() -> Vec<Need> {
+/// What makes a container image without a daemon, and runs a container of it.
+pub(super) const IMAGE_TOOLS: [Program; 4] = [
+    ("umoci", None, "umoci"),
+    ("skopeo", None, "skopeo"),
+    ("runc", None, "runc"),
+    ("strip", None, "binutils"),
+];
+
+/// Those of them that are not here.
+pub(super) fn missing(programs: &[Program], why: &'static str) -> Vec<Need> {
     let is_here = |program: &str, path: Option<&str>| match path {
         Some(path) => std::path::Path::new(path).exists(),
         None => find_program(program).is_some(),
     };
-    let missing = PROGRAMS.iter().filter(|(program, path, _)| !is_here(program, *path));
-    let need = |(program, _, package): &(&str, Option<&str>, &str)| Need {
+    let missing = programs.iter().filter(|(program, path, _)| !is_here(program, *path));
+    let need = |(program, _, package): &Program| Need {
         what: (*program).to_owned(),
-        why: "one of the programs that nobody here wrote",
+        why,
         packages: vec![(*package).to_owned()],
         then: None,
         elsewhere: format!("{program}, from the machine's package manager"),
