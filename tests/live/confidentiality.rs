@@ -4,10 +4,9 @@
 use std::fs;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use leakprobe_tests::kernels::{Feature, is_here};
 use leakprobe_tests::{Probe, Workload, expect, places};
-use serde_json::Value;
 
 #[test]
 fn a_locked_kernel_is_named_and_leaves_snapshots() -> Result<()> {
@@ -27,8 +26,7 @@ fn a_locked_kernel_is_named_and_leaves_snapshots() -> Result<()> {
     let named = outcome.stderr.contains("Lockdown: lockdown=confidentiality");
     ensure!(named && matches!(outcome.ended.code, Some(4 | 5)), "{:?}: {}", outcome.ended, outcome.stderr);
     expect::ledger_balances(&run(&[&pid, "--duration", "0", "--json"])?.report()?)?;
-    let outcome = run(&["doctor", &pid, "--json"])?;
-    let checkup: Value = serde_json::from_str(&outcome.stdout).context("read the checkup")?;
+    let checkup = run(&["doctor", &pid, "--json"])?.json()?;
     ensure!(checkup["ability"] == "snapshot", "{checkup:#}");
     Ok(())
 }

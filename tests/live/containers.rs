@@ -27,9 +27,7 @@ fn a_process_in_a_container_is_seen_from_outside() -> Result<()> {
     let report = probe.report_now()?;
     expect::ledger_balances(&report)?;
     expect::grew_most(&report, "c.mmap", truth_bytes)?;
-    let named = sites::bytes_of(&report, "leak_mapping", None);
-    ensure!(named * 100 >= truth_bytes * 95, "leak_mapping has {named} of {truth_bytes} bytes");
-    Ok(())
+    sites::are_of(&report, "leak_mapping", truth_bytes)
 }
 
 /// Go's threads are told by the numbers that the process itself has for them.
@@ -93,9 +91,7 @@ fn an_executable_of_an_overlay_that_was_replaced_is_still_read() -> Result<()> {
     let exe = report["target"]["exe"].as_str().context("target.exe")?;
     ensure!(exe.ends_with("/leaks (deleted)"), "the executable is called {exe}");
     expect::ledger_balances(&report)?;
-    let named = sites::bytes_of(&report, "leak_mapping", None);
-    ensure!(named * 100 >= truth_bytes * 95, "leak_mapping has {named} of {truth_bytes} bytes");
-    Ok(())
+    sites::are_of(&report, "leak_mapping", truth_bytes)
 }
 
 /// A root of its own, with this machine's libraries below and the program on top.

@@ -1,5 +1,6 @@
 //! What the call sites of a report say of a function.
 
+use anyhow::{Result, ensure};
 use serde_json::Value;
 
 fn sites(report: &Value) -> impl Iterator<Item = &Value> {
@@ -26,6 +27,13 @@ pub(crate) fn bytes_of(report: &Value, function: &str, cause: Option<&str>) -> u
 pub(crate) fn bytes_from(report: &Value, source: &str, function: &str) -> u64 {
     let is_meant = |site: &&Value| site["source"] == source && has_function(site, function);
     sum(sites(report).filter(is_meant), "bytes")
+}
+
+/// At least 95 % of what was leaked is the function's.
+pub(crate) fn are_of(report: &Value, function: &str, truth_bytes: u64) -> Result<()> {
+    let bytes = bytes_of(report, function, None);
+    ensure!(bytes * 100 >= truth_bytes * 95, "{function} has {bytes} of {truth_bytes} bytes");
+    Ok(())
 }
 
 /// The bounds of all rows with this function, as if they were independent.

@@ -158,6 +158,11 @@ impl Outcome {
                 self.stderr
             );
         }
+        self.json()
+    }
+
+    /// The JSON on stdout, however leakprobe ended.
+    pub fn json(&self) -> Result<Value> {
         serde_json::from_str(&self.stdout)
             .with_context(|| format!("read leakprobe's report as JSON; it said:\n{}", self.stderr))
     }
