@@ -7,10 +7,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use leakprobe_tests::{Workload, places};
+use leakprobe_tests::{Probe, Workload, expect, places};
 use serde_json::{Value, json};
 
-use crate::command::{ensure_root, quietly_in};
+use crate::command::{command, ensure_root, quietly_in};
 use crate::setup::Releases;
 use crate::{dist, setup};
 
@@ -68,21 +68,20 @@ fn prove(folder: &Path) -> Result<()> {
     println!("Watching a process from a container of the image …");
     quietly_in(folder, "umoci", &["unpack", "--image", "layout:leakprobe", "bundle"])?;
     let mut workload = Workload::start("c/mmap_leak")?;
-    let grown_bytes = workload.grow(4)?;
     let config = folder.join("bundle/config.json");
     let text = fs::read_to_string(&config).with_context(|| format!("read {}", config.display()))?;
     let config_now: Value = serde_json::from_str(&text).context("read umoci's configuration")?;
     let configured = as_deployed(config_now, workload.pid())?;
     fs::write(&config, configured.to_string()).with_context(|| format!("write {}", config.display()))?;
     let name = format!("leakprobe-image-{}", std::process::id());
-    let report = quietly_in(folder, "runc", &["run", "--bundle", "bundle", &name])?;
-    let report: Value = serde_json::from_str(&report).context("read the report from the container")?;
-    let rows = report["components"].as_array().context("the report has rows")?;
-    let mapped = rows.iter().find(|row| row["id"] == "c.mmap").and_then(|row| row["rss"].as_u64());
-    ensure!(
-        mapped.is_some_and(|bytes| bytes >= grown_bytes),
-        "of {grown_bytes} bytes, c.mmap has {mapped:?}"
-    );
+    let mut container = command("runc", &["run", "--bundle", "bundle", &name]);
+    container.current_dir(folder);
+    let mut probe = Probe::spawn(container)?;
+    probe.wait_until_watching()?;
+    let grown_bytes = workload.grow(4)?;
+    let report = probe.finish()?.report()?;
+    expect::ledger_balances(&report)?;
+    expect::grew_most(&report, "c.mmap", grown_bytes)?;
     let backend = report["host"]["backend"].as_str().unwrap_or("none");
     ensure!(backend != "none", "the container attached no probe: {}", report["tracing"]);
     println!("It sees the process's memory, and its system calls by {backend}.");
@@ -96,7 +95,7 @@ fn as_deployed(mut config: Value, pid: u32) -> Result<Value> {
         sets.iter().map(|set| ((*set).to_owned(), json!(CAPABILITIES))).collect();
     let process = &mut config["process"];
     process["terminal"] = json!(false);
-    process["args"] = json!(["/leakprobe", pid.to_string(), "--duration", "2s", "--json", "--quiet"]);
+    process["args"] = json!(["/leakprobe", pid.to_string(), "--duration", "2s", "--json"]);
     process["capabilities"] = Value::Object(capabilities);
     let namespaces = config["linux"]["namespaces"].as_array_mut().context("namespaces are a list")?;
     namespaces.retain(|namespace| namespace["type"] != "pid");
